@@ -1,0 +1,59 @@
+"""The contract of a target: something that can be observed and changed.
+
+Every call is idempotent and has a timeout of its own. Errors say what the caller
+does next: TemporaryError waits, PermanentError calls someone. All targets pass
+one shared contract suite, ``memory`` among them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from typing import Protocol
+
+from reconciler.values import Change, Key, Live
+
+__all__ = ["Progress", "Target"]
+
+Progress = Callable[[Key, str], None]
+"""Told what a long call is doing, in words a person reads."""
+
+
+class Target(Protocol):
+    name: str
+
+    async def observe(self, keys: Collection[Key]) -> Mapping[Key, Live]:
+        """Read what lives under ``keys``, and whatever else here is marked as ours.
+
+        Never changes anything and never raises for one object: a read that
+        fails is ``Presence.UNKNOWN`` with the reason in ``detail``. Each key
+        asked for is in the answer.
+        """
+        ...
+
+    async def dry_run(self, change: Change) -> None:
+        """Refuse what ``apply`` or ``delete`` would refuse, and write nothing.
+
+        Raises:
+            PermanentError: it can never work as it is.
+            TemporaryError: not now (the object moved, no room, not reachable).
+        """
+        ...
+
+    async def apply(self, change: Change, progress: Progress) -> Live:
+        """Create or change, and return once it is servable.
+
+        What served before goes on serving until the new answers; when the new
+        never does, the old stays and the error says why.
+        """
+        ...
+
+    async def delete(self, change: Change, progress: Progress) -> None:
+        """Delete if ``uid`` still matches, and return once it is confirmed gone.
+
+        Absent is success. Another UID is a TemporaryError: look again first.
+        """
+        ...
+
+    async def health(self, key: Key) -> Live:
+        """Ask one object how it is, by a real request where it serves any."""
+        ...

@@ -1,0 +1,149 @@
+"""Cluster: where things run, made by us or by somebody else."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, StringConstraints, model_validator
+
+from schemas.objects import Credential, FoundryObject, Labels, Name, Sha256, Strict
+from schemas.units import Bytes
+
+__all__ = ["Addon", "Cluster", "ClusterSpec", "Host", "NodePool"]
+
+Cidr = Annotated[str, StringConstraints(pattern=r"^(\d{1,3}\.){3}\d{1,3}/\d{1,2}$")]
+Version = Annotated[str, StringConstraints(pattern=r"^\d+\.\d+(\.\d+)?$")]
+
+CLOUDS = ("aws-eks", "azure-aks")
+
+
+class Taint(Strict):
+    key: str
+    value: str = ""
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"]
+
+
+class NodePool(Strict):
+    """Machines of one shape. ``instanceType`` where a cloud sells them; ``gpu``,
+    ``gpusPerNode``, ``memory`` and ``cpus`` where the machines are one's own."""
+
+    name: Name
+    instance_type: str | None = None
+    gpu: str | None = None
+    gpus_per_node: Annotated[int, Field(ge=1, le=72)] | None = None
+    cpus: Annotated[int, Field(ge=1)] | None = None
+    memory: Bytes | None = None
+    count: Annotated[int, Field(ge=0, le=10_000)] | None = None
+    min: Annotated[int, Field(ge=0)] | None = None
+    max: Annotated[int, Field(ge=0, le=10_000)] | None = None
+    spot: bool = False
+    taints: tuple[Taint, ...] = ()
+    labels: Labels = {}
+
+    @model_validator(mode="after")
+    def _one_shape_one_size(self) -> Self:
+        if self.instance_type is not None and self.gpu is not None:
+            raise ValueError(
+                "name instanceType or gpu, not both: one implies the other"
+            )
+        if self.gpus_per_node is not None and self.gpu is None:
+            raise ValueError("gpusPerNode needs gpu")
+        if self.count is None and self.max is None:
+            raise ValueError("say how many: count, or min and max")
+        if self.count is not None and (self.min is not None or self.max is not None):
+            raise ValueError("count and min/max are mutually exclusive")
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError(f"min {self.min} is more than max {self.max}")
+        return self
+
+    @property
+    def capacity(self) -> int:
+        """The most nodes that this pool may have."""
+        return self.count if self.count is not None else (self.max or 0)
+
+
+class Addon(Strict):
+    """A chart of a pinned version, installed once the cluster answers."""
+
+    name: Literal[
+        "node-feature-discovery",
+        "gpu-operator",
+        "hami",
+        "kube-prometheus-stack",
+        "keda",
+        "lws",
+        "ingress-nginx",
+        "cert-manager",
+    ]
+    version: str
+    digest: Sha256 | None = None
+    values: dict[str, object] = {}
+
+
+class Network(Strict):
+    cidr: Cidr = "10.0.0.0/16"
+    availability_zones: Annotated[int, Field(ge=1, le=6)] = 3
+    private_api: bool = False
+    nat: Literal["none", "single", "per-zone"] = "single"
+
+
+class Ingress(Strict):
+    host: str | None = None
+    class_name: str = "nginx"
+    kind: Literal["ingress", "gateway-api"] = "ingress"
+
+
+class Host(Strict):
+    """One machine of an on-premises cluster, reached over SSH."""
+
+    address: str
+    port: Annotated[int, Field(ge=1, le=65535)] = 22
+    user: str = "root"
+    role: Literal["control-plane", "worker"]
+    node_pool: Name | None = None
+
+
+class ClusterSpec(Strict):
+    provider: Literal["local", "existing", "onprem", "aws-eks", "azure-aks"]
+    version: Version | None = None
+    region: str | None = None
+    network: Network | None = None
+    node_pools: tuple[NodePool, ...] = ()
+    hosts: tuple[Host, ...] = ()
+    distribution: Literal["kubeadm", "k3s", "rke2"] | None = None
+    addons: tuple[Addon, ...] = ()
+    ingress: Ingress | None = None
+    storage_class: str | None = None
+    credentials: Credential | None = None
+    # Infrastructure outlives a careless commit unless somebody says otherwise.
+    deletion_policy: Literal["retain", "delete"] = "retain"
+
+    @model_validator(mode="after")
+    def _fits_its_provider(self) -> Self:
+        cloud = self.provider in CLOUDS
+        if cloud and not (self.region and self.version and self.node_pools):
+            raise ValueError(
+                f"provider {self.provider} needs region, version, nodePools"
+            )
+        if self.region and not cloud:
+            raise ValueError(f"region has no meaning for provider {self.provider}")
+        if (self.provider == "onprem") != bool(self.hosts):
+            raise ValueError("hosts belong to provider onprem, which needs them")
+        if self.provider == "existing" and self.credentials is None:
+            raise ValueError("provider existing needs credentials: its kubeconfig")
+        if not cloud and any(p.instance_type for p in self.node_pools):
+            raise ValueError(
+                f"provider {self.provider} sells no instanceType: describe the machine "
+                "by gpu, gpusPerNode, cpus, memory"
+            )
+        if cloud and any(not p.instance_type for p in self.node_pools):
+            raise ValueError(f"each node pool of {self.provider} needs an instanceType")
+        names = [pool.name for pool in self.node_pools]
+        if len(set(names)) != len(names):
+            raise ValueError(f"node pool names must differ: {', '.join(sorted(names))}")
+        return self
+
+
+class Cluster(FoundryObject):
+    kind: Literal["Cluster"]
+    spec: ClusterSpec

@@ -1,0 +1,114 @@
+"""Model: weights that never change under their name."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, StringConstraints, model_validator
+
+from schemas.objects import Credential, FoundryObject, Name, Refers, Sha256, Strict
+
+__all__ = ["Model", "ModelSource", "ModelSpec", "PackageSource", "Precision"]
+
+Precision = Literal[
+    "fp32", "bf16", "fp16", "fp8", "int8", "int4", "fp4", "q8_0", "q4_k_m"
+]
+CommitSha = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")]
+
+
+class HfSource(Strict):
+    repo: Annotated[str, StringConstraints(pattern=r"^[\w.-]+/[\w.-]+$")]
+    revision: CommitSha = Field(
+        description="the commit's full SHA: a branch or tag can move under the name"
+    )
+    credentials: Credential | None = None
+
+
+class S3Source(Strict):
+    uri: Annotated[str, StringConstraints(pattern=r"^s3://[a-z0-9.-]{3,63}/\S+$")]
+    sha256: Sha256
+    endpoint: str | None = None
+    credentials: Credential | None = None
+
+
+class PathSource(Strict):
+    path: str
+    sha256: Sha256 | None = Field(
+        default=None, description="of the file; of a folder, see `bud model digest`"
+    )
+
+
+class PackageSource(Strict):
+    """Weights inside Python packages: ``parts`` are joined in order, or the tree
+    under ``root`` is taken as it is."""
+
+    name: str
+    version: str
+    parts: tuple[str, ...] = Field(
+        default=(), description="packages whose data files are joined into one file"
+    )
+    root: str | None = Field(default=None, description="folder inside the package")
+    sha256: Sha256
+
+    @model_validator(mode="after")
+    def _parts_or_root(self) -> Self:
+        if bool(self.parts) == (self.root is not None):
+            raise ValueError("name parts (one joined file) or root (a folder)")
+        return self
+
+
+class ModelSource(Strict):
+    hf: HfSource | None = None
+    s3: S3Source | None = None
+    path: PathSource | None = None
+    package: PackageSource | None = None
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Self:
+        if sum(v is not None for v in (self.hf, self.s3, self.path, self.package)) != 1:
+            raise ValueError("name exactly one of hf, s3, path, package")
+        return self
+
+
+class Licence(Strict):
+    id: str = Field(
+        description="SPDX identifier, or the catalog's name for other terms"
+    )
+    accepted: bool = Field(
+        default=False, description="a person has read terms that ask for acceptance"
+    )
+
+
+class ModelSpec(Strict):
+    source: ModelSource
+    task: Literal["chat", "completion", "embedding"] = "chat"
+    format: Literal["safetensors", "gguf"] = "safetensors"
+    architecture: str | None = Field(
+        default=None,
+        description="a model of the catalog; left out, it is found by the source's name",
+    )
+    precision: Precision
+    licence: Licence
+    scan: Literal["require", "warn", "off"] = "require"
+    trust_remote_code: bool = False
+    prefetch: Annotated[tuple[Name, ...], Refers("Cluster")] = Field(
+        default=(), description="clusters that get the weights before an endpoint does"
+    )
+
+    @model_validator(mode="after")
+    def _has_an_architecture(self) -> Self:
+        if self.architecture is None and self.source.hf is None:
+            raise ValueError("architecture is needed: the source does not name a model")
+        return self
+
+    @property
+    def architecture_id(self) -> str:
+        if self.architecture is not None:
+            return self.architecture
+        assert self.source.hf is not None, "checked by _has_an_architecture"
+        return self.source.hf.repo
+
+
+class Model(FoundryObject):
+    kind: Literal["Model"]
+    spec: ModelSpec
