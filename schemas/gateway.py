@@ -1,0 +1,283 @@
+"""The gateway's config: what the renderer writes and the gateway reads.
+
+Two files. `GatewayConfig` is the TOML that a person may also write by hand, one
+table for each declared object. `Addresses` is the small JSON beside it that
+says where the replicas of an upstream listen right now. `schemas.gateway_toml`
+reads and writes their text; this module never touches a file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections import Counter
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    model_validator,
+)
+
+from schemas.units import Bytes, Duration
+
+__all__ = [
+    "Addresses",
+    "Capability",
+    "Credential",
+    "GatewayConfig",
+    "Key",
+    "Listener",
+    "Ref",
+    "Route",
+    "Target",
+    "Timeouts",
+    "Upstream",
+    "hash_key",
+]
+
+_LABEL = r"[a-z0-9](?:[-a-z0-9.]{0,61}[a-z0-9])?"
+Ref = Annotated[str, StringConstraints(pattern=rf"^{_LABEL}/{_LABEL}$")]
+"""``<project>/<name>``: how every table of the config is called."""
+PublicModel = Annotated[
+    str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,199}$")
+]
+"""What a client writes in ``model``."""
+KeyHash = Annotated[
+    str, StringConstraints(pattern=r"^(sha256|hmac-sha256):[0-9a-f]{64}$")
+]
+Capability = Literal["chat", "completions", "embeddings"]
+Dialect = Literal["openai"]
+Strategy = Literal["weighted"]
+HostPort = Annotated[str, StringConstraints(pattern=r"^[^\s/@]+:\d{1,5}$")]
+
+
+def hash_key(key: str, *, pepper: bytes = b"") -> str:
+    """Hash an API key the way the config stores it.
+
+    A key is 128 random bits or more, so one SHA-256 cannot be guessed back. A
+    pepper ties the hashes to one installation: a leaked config then says
+    nothing even about a key that somebody chose by hand.
+    """
+    data = key.encode()
+    if pepper:
+        return "hmac-sha256:" + hmac.new(pepper, data, hashlib.sha256).hexdigest()
+    return "sha256:" + hashlib.sha256(data).hexdigest()
+
+
+def _base_url(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise ValueError(f"cannot use the address {url!r}: write http://host:port")
+    if parts.query or parts.fragment or parts.username is not None:
+        raise ValueError(
+            f"cannot use the address of {parts.hostname!r}: it carries a user, a "
+            "query or a fragment; a secret belongs in `credential`"
+        )
+    _ = parts.port  # raises ValueError when it is not a port
+    return url.rstrip("/")
+
+
+BaseUrl = Annotated[str, StringConstraints(max_length=2048), AfterValidator(_base_url)]
+"""``http://host:port`` (then ``/v1`` is added) or a base that ends in its path."""
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Credential(_Table):
+    """Where a secret is, never what it is: one of the two."""
+
+    env: str | None = Field(default=None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
+    file: str | None = Field(default=None, min_length=1)
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if (self.env is None) == (self.file is None):
+            raise ValueError("cannot read a credential: give either env or file")
+        return self
+
+
+class Timeouts(_Table):
+    """How long each part of a request may take.
+
+    ``first`` is for streams: from sending a try to its first content event; an
+    answer that is not streamed has no byte before its last token, so only
+    ``total`` bounds it. ``stall`` is the longest silence after the first byte.
+    """
+
+    connect: Duration = Duration("5s")
+    first: Duration = Duration("60s")
+    stall: Duration = Duration("60s")
+    total: Duration = Duration("600s")  # what the OpenAI clients wait by default
+
+
+class Listener(_Table):
+    """The process itself: where it listens and what it bears."""
+
+    listen: HostPort = "127.0.0.1:8080"
+    admin: HostPort = "127.0.0.1:9464"
+    """Health, readiness, metrics and status; keep it on loopback."""
+    workers: int = Field(default=1, ge=0, le=256)
+    """Processes; 0 is one for each core."""
+    discovery: str = "addresses.json"
+    """The addresses file, relative to the config file."""
+    key_pepper: Credential | None = None
+    """Needed as soon as a key is stored as ``hmac-sha256:``."""
+    hold: Duration = Duration("30s")
+    """How long a request waits for an upstream without an address. Long enough
+    for a restart or a rollout of a small engine, and below the 60 s after which
+    load balancers in front of us (nginx, AWS ALB) give up themselves."""
+    drain: Duration = Duration("30s")
+    """On SIGTERM: how long requests in flight may go on."""
+    head_timeout: Duration = Duration("10s")
+    """A client has this long to send the head, and then to keep a body flowing."""
+    idle: Duration = Duration("75s")
+    """Keep-alive of a client connection that is silent between two requests."""
+    max_head: Bytes = Bytes("64KiB")
+    max_body: Bytes = Bytes("32MiB")
+    max_connections: int = Field(default=10_000, ge=1)
+    """Of one worker; further clients are refused at accept."""
+    timeouts: Timeouts = Timeouts()
+
+
+class Key(_Table):
+    """One API key, by its hash."""
+
+    hash: KeyHash
+    routes: tuple[Ref, ...] | None = None
+    """Routes it may use; absent: all of the project in its table's name."""
+    expires: datetime | None = None
+    disabled: bool = False
+
+    @model_validator(mode="after")
+    def _zoned(self) -> Self:
+        if self.expires is not None and self.expires.tzinfo is None:
+            raise ValueError(
+                f"cannot place {self.expires.isoformat()} in time: add the offset, "
+                "such as 2027-01-31T00:00:00Z"
+            )
+        return self
+
+
+class Upstream(_Table):
+    """Something that answers: an endpoint of ours or a provider's API."""
+
+    dialect: Dialect = "openai"
+    model: str | None = Field(default=None, min_length=1)
+    """The name it knows the model by; absent: the name the client wrote."""
+    urls: tuple[BaseUrl, ...] = ()
+    discovered: bool = False
+    """Its addresses are in the discovery file, under this table's name."""
+    credential: Credential | None = None
+    capabilities: tuple[Capability, ...] = ("chat", "completions", "embeddings")
+
+    @model_validator(mode="after")
+    def _reachable(self) -> Self:
+        if self.discovered == bool(self.urls):
+            raise ValueError("cannot reach it: give either urls or discovered = true")
+        return self
+
+
+class Target(_Table):
+    upstream: Ref
+    weight: int = Field(default=1, ge=0, le=1_000_000)
+    priority: int = Field(default=0, ge=0, le=100)
+    """Tier: 0 is tried first; a fallback chain is one tier after another."""
+
+
+class Route(_Table):
+    """Public model names, and what may answer for them."""
+
+    models: tuple[PublicModel, ...] = Field(min_length=1)
+    strategy: Strategy = "weighted"
+    """How one target of a tier is chosen."""
+    targets: tuple[Target, ...] = Field(min_length=1)
+    attempts: int = Field(default=3, ge=1, le=20)
+    """Tries in all, over every tier."""
+    timeouts: Timeouts | None = None
+    """Absent: those of the listener."""
+
+    @model_validator(mode="after")
+    def _sane(self) -> Self:
+        for what, names in (
+            ("model", self.models),
+            ("target", tuple(target.upstream for target in self.targets)),
+        ):
+            twice = [name for name, count in Counter(names).items() if count > 1]
+            if twice:
+                raise ValueError(f"cannot use the {what} {twice[0]!r} twice in a route")
+        if not any(target.weight for target in self.targets):
+            raise ValueError("cannot choose a target: every weight is 0")
+        return self
+
+
+class GatewayConfig(_Table):
+    """All of ``gateway.toml``, its cross references checked."""
+
+    gateway: Listener = Listener()
+    keys: dict[Ref, Key] = {}
+    upstreams: dict[Ref, Upstream] = {}
+    routes: dict[Ref, Route] = {}
+
+    @model_validator(mode="after")
+    def _references(self) -> Self:
+        found = [*self._broken_routes(), *self._broken_keys()]
+        if found:
+            raise ValueError("; ".join(found))
+        return self
+
+    def _broken_routes(self) -> Iterator[str]:
+        owner: dict[tuple[str, str], str] = {}
+        for name, route in self.routes.items():
+            for target in route.targets:
+                if target.upstream not in self.upstreams:
+                    yield (
+                        f'routes."{name}".targets: cannot find the upstream '
+                        f"{target.upstream!r}"
+                    )
+            for model in route.models:
+                first = owner.setdefault((name.partition("/")[0], model), name)
+                if first != name:
+                    yield (
+                        f'routes."{name}".models: cannot offer {model!r}: '
+                        f'routes."{first}" of the same project does'
+                    )
+
+    def _broken_keys(self) -> Iterator[str]:
+        owner: dict[str, str] = {}
+        for name, key in self.keys.items():
+            offered: dict[str, str] = {}
+            for route in key.routes or ():
+                if route not in self.routes:
+                    yield f'keys."{name}".routes: cannot find the route {route!r}'
+                    continue
+                for model in self.routes[route].models:
+                    first = offered.setdefault(model, route)
+                    if first != route:
+                        yield (
+                            f'keys."{name}".routes: cannot tell who answers for '
+                            f"{model!r}: {first!r} and {route!r} both do"
+                        )
+            twin = owner.setdefault(key.hash, name)
+            if twin != name:
+                yield f'keys."{name}".hash: cannot tell it from keys."{twin}"'
+            if key.hash.startswith("hmac-") and self.gateway.key_pepper is None:
+                yield (
+                    f'keys."{name}".hash: cannot check an hmac-sha256 hash: '
+                    "gateway.key_pepper is not set"
+                )
+
+
+class Addresses(_Table):
+    """All of ``addresses.json``: where the discovered upstreams listen now."""
+
+    version: Literal[1] = 1
+    upstreams: dict[Ref, tuple[BaseUrl, ...]] = {}
