@@ -1,0 +1,33 @@
+"""Resolution: what was left open in an Endpoint, filled. Renderers read it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+__all__ = ["Resolution"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resolution:
+    """What the optimizer chose for one endpoint; pinned in the lock file."""
+
+    cluster: str
+    node_pool: str
+    gpu: str | None
+    tensor: int
+    pipeline: int
+    data: int
+    expert: int
+    max_batch: int
+    context: int
+    precision: str
+    replicas: int | None
+    """None under an autoscaler: the number is not ours to write."""
+    prediction: Mapping[str, float] = field(default_factory=dict)
+    """ttft_ms, tpot_ms, tokens_per_s, memory_gib ... with ``_lo`` and ``_hi``."""
+
+    @property
+    def gpus(self) -> int:
+        """GPUs of one replica."""
+        return 0 if self.gpu is None else self.tensor * self.pipeline * self.data
