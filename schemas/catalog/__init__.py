@@ -1,0 +1,21 @@
+"""GPUs, instances, engines and models as data, each with its source.
+
+``catalog()`` is all of it; ``catalog_digest()`` goes into what a plan pins.
+docs/catalog.md says how to add an entry.
+"""
+
+from schemas.catalog.entries import Cpu, Gpu, Interconnect, Pcie, Tflops
+from schemas.catalog.index import Index
+from schemas.catalog.load import Catalog, catalog, catalog_digest
+
+__all__ = [
+    "Catalog",
+    "Cpu",
+    "Gpu",
+    "Index",
+    "Interconnect",
+    "Pcie",
+    "Tflops",
+    "catalog",
+    "catalog_digest",
+]
