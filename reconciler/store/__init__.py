@@ -1,0 +1,28 @@
+"""The store: SQLite where nothing is configured, PostgreSQL where a URL is (I/O)."""
+
+from reconciler.store.journal import Journal
+from reconciler.store.log import Log
+from reconciler.store.store import Store, open_store
+from reconciler.store.values import (
+    Frozen,
+    Leader,
+    Owned,
+    Ownership,
+    Run,
+    SavedPlan,
+    Suspension,
+)
+
+__all__ = [
+    "Frozen",
+    "Journal",
+    "Leader",
+    "Log",
+    "Owned",
+    "Ownership",
+    "Run",
+    "SavedPlan",
+    "Store",
+    "Suspension",
+    "open_store",
+]

@@ -1,0 +1,228 @@
+"""The only way into the ledger and the inventory (I/O).
+
+`Store.lead` hands one to the leader. Many tasks await it at once; one thread
+gathers what is waiting and commits it together, so that a hundred appends cost
+one fsync. An awaited call returns once its entries, its inventory rows and a
+signed checkpoint are on the disk, all of them or none.
+
+It never decides what to write, and after a failed write it writes no more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from queue import Empty, SimpleQueue
+
+from sqlalchemy import Connection, bindparam, delete, insert
+
+from reconciler.ledger import (
+    GENESIS,
+    INTENDED,
+    Draft,
+    Entry,
+    Signer,
+    link,
+    seal,
+    sign_checkpoint,
+)
+from reconciler.ledger.merkle import Tree, leaf_hash
+from reconciler.store import rows
+from reconciler.store.database import writing
+from reconciler.store.leadership import check_leader
+from reconciler.store.tables import checkpoints, inventory, ledger
+from reconciler.store.values import Owned, Ownership
+from reconciler.values import Key
+from schemas.errors import FoundryError, PermanentError, TemporaryError
+
+__all__ = ["Journal"]
+
+_MAX_BATCH = 1024
+"""Requests in one commit: bounds how long the first of them waits."""
+_KEEP_EVERY = 1024
+"""Of each block of so many entries the last checkpoint is kept; others can be
+signed again, for their roots can be computed again."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    entries: tuple[Entry, ...]
+    """Complete but for ``seq`` and ``prev``."""
+    changes: dict[Key, Owned | None]
+    """None: the row leaves."""
+    at: datetime
+    done: Future[tuple[Entry, ...]] = field(default_factory=Future)
+
+
+class Journal:
+    """Appends in order, while its leader leads."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        *,
+        generation: int,
+        signer: Signer,
+        clock: Callable[[], datetime],
+        tree: Tree,
+        head: bytes,
+    ) -> None:
+        self.generation = generation
+        self._connection, self._signer, self._clock = connection, signer, clock
+        self._tree, self._head = tree, head
+        self._failure: FoundryError | None = None
+        self._closed = False
+        self._submitting = threading.Lock()
+        self._queue: SimpleQueue[_Request | None] = SimpleQueue()
+        self._writer = threading.Thread(target=self._write, name="journal", daemon=True)
+        self._writer.start()
+
+    async def intend(
+        self, drafts: Sequence[Draft], owned: Iterable[Owned] = ()
+    ) -> tuple[Entry, ...]:
+        """Before a write: say what will be attempted, and own what it may leave.
+
+        Raises:
+            PermanentError: nothing was recorded, so nothing may be applied.
+            TemporaryError: the same, but it may go through later.
+        """
+        changes: dict[Key, Owned | None] = {item.key: item for item in owned}
+        if any(draft.outcome != INTENDED for draft in drafts) or any(
+            item.state is Ownership.LIVE for item in changes.values() if item
+        ):
+            raise PermanentError("cannot intend: an outcome before the attempt")
+        return await self._submit(drafts, changes)
+
+    async def settle(
+        self,
+        drafts: Sequence[Draft],
+        owned: Iterable[Owned] = (),
+        gone: Iterable[Key] = (),
+    ) -> tuple[Entry, ...]:
+        """After a write: say what became of it.
+
+        ``gone`` are the objects that were confirmed gone: only they leave the
+        inventory.
+
+        Raises:
+            PermanentError: nothing was recorded.
+            TemporaryError: the same, but it may go through later.
+        """
+        changes: dict[Key, Owned | None] = {item.key: item for item in owned}
+        if any(draft.outcome == INTENDED for draft in drafts):
+            raise PermanentError("cannot settle: an intent is no outcome")
+        return await self._submit(drafts, changes | dict.fromkeys(gone))
+
+    async def _submit(
+        self, drafts: Sequence[Draft], changes: dict[Key, Owned | None]
+    ) -> tuple[Entry, ...]:
+        now = self._clock()
+        try:
+            entries = tuple(seal(d, seq=0, at=now, prev=GENESIS) for d in drafts)
+        except ValueError as error:
+            raise PermanentError(str(error)) from error
+        if not entries:
+            raise PermanentError("cannot change inventory: no entry says why")
+        request = _Request(entries, changes, now)
+        with self._submitting:
+            if self._closed:
+                raise PermanentError("cannot append to ledger: the journal is closed")
+            self._queue.put(request)
+        return await asyncio.wrap_future(request.done)
+
+    def close(self) -> None:
+        """Write what is waiting, then stop."""
+        with self._submitting:
+            self._closed = True
+            self._queue.put(None)
+        self._writer.join()
+
+    def _write(self) -> None:
+        closing = False
+        while not closing:
+            waiting = [self._queue.get()]
+            try:
+                while len(waiting) < _MAX_BATCH:
+                    waiting.append(self._queue.get_nowait())
+            except Empty:
+                pass
+            closing = None in waiting
+            # Whoever stopped waiting before its turn gets nothing written.
+            batch = [r for r in waiting if r and r.done.set_running_or_notify_cancel()]
+            if batch:
+                self._answer(batch)
+
+    def _answer(self, batch: list[_Request]) -> None:
+        try:
+            written = self._commit(batch)
+        except Exception as error:  # noqa: BLE001  a waiter must get an answer
+            for request in batch:
+                request.done.set_exception(error)
+        else:
+            for request, entries in zip(batch, written, strict=True):
+                request.done.set_result(entries)
+
+    def _commit(self, batch: list[_Request]) -> list[tuple[Entry, ...]]:
+        if self._failure is not None:
+            raise PermanentError(
+                f"cannot append to ledger: an earlier write failed: {self._failure}",
+                hint="lead again: the ledger goes on from what is on the disk",
+            )
+        tree, head = Tree(self._tree.size, self._tree.peaks), self._head
+        written, lines = [], []
+        for request in batch:
+            sealed = []
+            for draft in request.entries:
+                entry = replace(draft, seq=tree.size, prev=head.hex())
+                line = entry.line()
+                head = link(head, line)
+                nodes = tree.append(leaf_hash(line))
+                lines.append(rows.of_entry(entry, line, head, nodes))
+                sealed.append(entry)
+            written.append(tuple(sealed))
+        try:
+            self._store(batch, lines, tree)
+        except FoundryError as error:
+            # After a failed fsync nobody knows what the disk holds, and a lost
+            # session took the lock with it. Only a turn that never came is safe.
+            if not isinstance(error, TemporaryError) or self._connection.invalidated:
+                self._failure = error
+            raise
+        self._tree, self._head = tree, head
+        return written
+
+    def _store(
+        self, batch: list[_Request], lines: list[dict[str, object]], tree: Tree
+    ) -> None:
+        checkpoint = sign_checkpoint(self._signer, tree.size, tree.root())
+        block = checkpoint.size // _KEEP_EVERY * _KEEP_EVERY
+        superseded = checkpoints.c.size.between(block, checkpoint.size)
+        changes = {
+            key: (request.at, item)
+            for request in batch
+            for key, item in request.changes.items()
+        }
+        kept = [rows.of_owned(item, at) for at, item in changes.values() if item]
+        with writing(self._connection, "append to ledger") as transaction:
+            check_leader(transaction, self.generation)
+            transaction.execute(insert(ledger), lines)
+            if changes:
+                transaction.execute(_LEAVE, [rows.of_key(key) for key in changes])
+            if kept:
+                transaction.execute(insert(inventory), kept)
+            transaction.execute(delete(checkpoints).where(superseded))
+            transaction.execute(
+                insert(checkpoints), {"size": checkpoint.size, "note": checkpoint.note}
+            )
+
+
+_LEAVE = delete(inventory).where(
+    *(
+        inventory.c[name] == bindparam(f"of_{name}")
+        for name in ("target", "kind", "project", "name")
+    )
+)

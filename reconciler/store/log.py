@@ -1,0 +1,232 @@
+"""Reading the ledger: entries, export, verification, proofs (I/O).
+
+`Store.log` is one of these. It appends nothing; it signs only what the signed
+head already implies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, Row, Select, select
+
+from reconciler.ledger import (
+    GENESIS,
+    Checkpoint,
+    ConsistencyProof,
+    Entry,
+    Head,
+    InclusionProof,
+    Replay,
+    Verifier,
+    open_checkpoint,
+    parse,
+    prove_consistency,
+    prove_inclusion,
+    sign_checkpoint,
+)
+from reconciler.ledger.merkle import Nodes, Tree, check_consistency, consistency_proof
+from reconciler.ledger.merkle import root as merkle_root
+from reconciler.store.database import reading
+from reconciler.store.key import read_key
+from reconciler.store.tables import checkpoints, ledger
+from schemas.errors import ChainBrokenError, PermanentError
+
+__all__ = ["Log"]
+
+_HASH = 32
+_PAGE = 1000
+"""Rows held in memory at a time."""
+
+
+class Log:
+    def __init__(self, engine: Engine, key: Path, origin: str) -> None:
+        self._engine, self._key, self._origin = engine, key, origin
+
+    @property
+    def verifier(self) -> Verifier:
+        """The public key; printed, it is what others pin."""
+        return read_key(self._key, self._origin).verifier
+
+    def entries(
+        self, *, plan: str = "", target: str = "", limit: int = 100
+    ) -> list[Entry]:
+        """The newest entries first, of one plan or target if named."""
+        found = select(ledger.c.seq, ledger.c.line).order_by(ledger.c.seq.desc())
+        if plan:
+            found = found.where(ledger.c.plan == plan)
+        if target:
+            found = found.where(ledger.c.target == target)
+        with reading(self._engine, "read ledger") as connection:
+            return [_entry(*row) for row in connection.execute(found.limit(limit))]
+
+    def lines(self) -> Iterator[bytes]:
+        """Every line, oldest first, as `verify` reads them back."""
+        with reading(self._engine, "read ledger") as connection:
+            for row in _stream(connection, select(ledger.c.line)):
+                yield row.line + b"\n"
+
+    def checkpoint(self, size: int | None = None) -> Checkpoint:
+        """The signed head, or what it implies for the first ``size`` entries.
+
+        Raises:
+            PermanentError: nothing is recorded yet, or not as many.
+        """
+        with reading(self._engine, "read checkpoint") as connection:
+            head = self._head(connection)
+            if head is None or (size is not None and not 0 < size <= head.size):
+                raise PermanentError(
+                    f"cannot sign checkpoint of {size or 'an empty log'}: "
+                    f"the log has {head.size if head else 0} entries"
+                )
+            if size is None or size == head.size:
+                return head
+            return self._older(size, head, _nodes(connection))
+
+    def _older(self, size: int, head: Checkpoint, nodes: Nodes) -> Checkpoint:
+        root, proof = (
+            merkle_root(size, nodes),
+            consistency_proof(size, head.size, nodes),
+        )
+        # Signing a root that the head does not contain would be forking ourselves.
+        if not check_consistency(size, head.size, proof, root, head.root):
+            raise ChainBrokenError(
+                f"cannot sign checkpoint of {size}: the tree does not lead to the head",
+                seq=size,
+                expected=head.root.hex(),
+            )
+        return sign_checkpoint(read_key(self._key, self._origin), size, root)
+
+    def prove(self, seq: int) -> InclusionProof:
+        """That entry ``seq`` is in the log that the head signed."""
+        checkpoint = self.checkpoint()
+        with reading(self._engine, "prove entry") as connection:
+            found = select(ledger.c.line).where(ledger.c.seq == seq)
+            line = connection.execute(found).scalar()
+            if line is None:
+                raise PermanentError(
+                    f"cannot prove entry {seq}: the log has {checkpoint.size} entries"
+                )
+            return prove_inclusion(line, seq, checkpoint, _nodes(connection))
+
+    def prove_growth(self, old: int, new: int | None = None) -> ConsistencyProof:
+        """That the first ``old`` entries are still what the log begins with."""
+        before, after = self.checkpoint(old), self.checkpoint(new)
+        if before.size > after.size:
+            raise PermanentError(f"cannot prove growth from {old} to {after.size}")
+        with reading(self._engine, "prove growth") as connection:
+            return prove_consistency(before, after, _nodes(connection))
+
+    def verify(self, witnesses: Iterable[Checkpoint] = ()) -> Head:
+        """Hold every row against the chain, the tree and every checkpoint.
+
+        ``witnesses`` are checkpoints kept elsewhere: without one, whoever holds
+        both the database and the key can rewrite both.
+
+        Raises:
+            ChainBrokenError: with the first entry that is not what it should be.
+        """
+        with reading(self._engine, "verify ledger") as connection:
+            notes = connection.execute(select(checkpoints.c.note)).scalars().all()
+            known = (self.verifier,) if notes else ()
+            replay = Replay(
+                [*(open_checkpoint(note, known) for note in notes), *witnesses]
+            )
+            for row in _stream(connection, select(ledger)):
+                replay.feed(row.line)
+                _check_row(row, replay)
+        head = replay.finish()
+        if head.witnessed < head.size:
+            raise ChainBrokenError(
+                f"cannot verify entry {head.witnessed}: no checkpoint covers it",
+                seq=head.witnessed,
+                expected=f"a checkpoint of {head.size} entries",
+                found=f"one of {head.witnessed}",
+            )
+        return head
+
+    def end(self, connection: Connection) -> tuple[Tree, bytes]:
+        """Where the next entry goes: the tree and the chain's hash.
+
+        Raises:
+            ChainBrokenError: the rows do not lead to the signed head; a broken
+                ledger is never extended.
+        """
+        last = connection.execute(
+            select(ledger.c.seq, ledger.c.hash).order_by(ledger.c.seq.desc()).limit(1)
+        ).one_or_none()
+        head = self._head(connection)
+        if last is None and head is None:
+            return Tree(), GENESIS
+        size = last.seq + 1 if last else 0
+        tree = Tree.of(size, _nodes(connection))
+        if (
+            last is None
+            or head is None
+            or (head.size, head.root) != (size, tree.root())
+        ):
+            raise ChainBrokenError(
+                f"cannot continue ledger after {size} entries: the last checkpoint "
+                f"is of {head.size if head else 0}",
+                seq=size,
+                expected=head.root.hex() if head else "",
+                found=tree.root().hex(),
+            )
+        return tree, last.hash
+
+    def _head(self, connection: Connection) -> Checkpoint | None:
+        newest = select(checkpoints.c.note).order_by(checkpoints.c.size.desc()).limit(1)
+        note = connection.execute(newest).scalar()
+        return None if note is None else open_checkpoint(note, [self.verifier])
+
+
+def _stream(connection: Connection, rows: Select[Any]) -> Iterator[Row[Any]]:
+    streaming = connection.execution_options(yield_per=_PAGE)
+    yield from streaming.execute(rows.order_by(ledger.c.seq))
+
+
+def _nodes(connection: Connection) -> Nodes:
+    """Node (level, index) was completed by the last entry below it."""
+
+    def read(level: int, index: int) -> bytes:
+        seq = ((index + 1) << level) - 1
+        found = select(ledger.c.nodes).where(ledger.c.seq == seq)
+        node = (connection.execute(found).scalar() or b"")[level * _HASH :][:_HASH]
+        if len(node) != _HASH:
+            raise ChainBrokenError(
+                f"cannot read node {level}/{index}: entry {seq} does not carry it",
+                seq=seq,
+            )
+        return node
+
+    return read
+
+
+def _entry(seq: int, line: bytes) -> Entry:
+    try:
+        return parse(line)
+    except ValueError as error:
+        raise ChainBrokenError(f"cannot read entry {seq}: {error}", seq=seq) from error
+
+
+def _check_row(row: Row[Any], replay: Replay) -> None:
+    """What is kept beside a line for speed must be what the line says."""
+    fields = replay.fields
+    expected = (
+        fields["seq"],
+        replay.hash,
+        b"".join(replay.nodes),
+        fields["plan"],
+        fields["target"],
+    )
+    found = (row.seq, row.hash, row.nodes, row.plan, row.target)
+    if found != expected:
+        seq = fields["seq"]
+        raise ChainBrokenError(
+            f"cannot verify entry {seq}: its row says something else than its line",
+            seq=seq,
+            expected=str(expected),
+            found=str(found),
+        )

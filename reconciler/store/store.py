@@ -1,0 +1,246 @@
+"""The store: what is owned, planned, run, suspended and recorded (I/O).
+
+One relational database holds it. Calls here block for as long as a small
+query takes and may come from any thread; `lead` gives the only way to append to
+the ledger and to change the inventory. It decides nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
+from typing import Self
+
+from sqlalchemy import ColumnElement, Engine, and_, delete, insert, select, update
+
+from reconciler.store import database, leadership, rows, tables
+from reconciler.store.database import reading, writing
+from reconciler.store.journal import Journal
+from reconciler.store.key import create_key, read_key
+from reconciler.store.log import Log
+from reconciler.store.values import (
+    Frozen,
+    Leader,
+    Owned,
+    Run,
+    SavedPlan,
+    Suspension,
+)
+from reconciler.values import Key
+from schemas.errors import PermanentError
+from schemas.objects import Ref
+
+__all__ = ["Store", "open_store"]
+
+
+def open_store(
+    url: str, *, key: Path, origin: str, clock: Callable[[], datetime]
+) -> Store:
+    """Open a store and bring its schema to head.
+
+    Args:
+        url: ``sqlite:///PATH`` or ``postgresql+psycopg://USER@HOST/DATABASE``.
+        key: the file of the ledger's private key; made when first needed.
+        origin: the ledger's name in checkpoints, such as ``bud/production``; no
+            spaces, no ``+``.
+        clock: says when; with a zone.
+
+    Raises:
+        PermanentError: another scheme, a newer schema, a file that is no database.
+        TemporaryError: the server cannot be reached now.
+    """
+    engine = database.connect(url)
+    database.migrate(engine)
+    return Store(engine, key=key, origin=origin, clock=clock)
+
+
+class Store:
+    def __init__(
+        self, engine: Engine, *, key: Path, origin: str, clock: Callable[[], datetime]
+    ) -> None:
+        self.log = Log(engine, key, origin)
+        self._engine, self._clock = engine, clock
+        self._key, self._origin = key, origin
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+    @contextmanager
+    def lead(self, owner: str) -> Iterator[Journal]:
+        """Be the one writer until the block is left.
+
+        Raises:
+            TemporaryError: somebody else is; says who.
+            ChainBrokenError: the ledger's end is not what was signed.
+        """
+        with leadership.hold(self._engine) as connection:
+            leader = leadership.take_over(connection, owner, self._clock())
+            with writing(connection, "read ledger"):
+                tree, head = self.log.end(connection)
+            signer = (
+                read_key(self._key, self._origin)
+                if tree.size or self._key.exists()
+                else create_key(self._key, self._origin)
+            )
+            journal = Journal(
+                connection,
+                generation=leader.generation,
+                signer=signer,
+                clock=self._clock,
+                tree=tree,
+                head=head,
+            )
+            try:
+                yield journal
+            finally:
+                journal.close()
+
+    def leader(self) -> Leader:
+        """Who led last; it may have ended since."""
+        return leadership.current_leader(self._engine)
+
+    def inventory(self) -> dict[Key, Owned]:
+        """Everything we own, whether or not anything still asks for it."""
+        with reading(self._engine, "read inventory") as connection:
+            found = map(rows.to_owned, connection.execute(select(tables.inventory)))
+            return {owned.key: owned for owned in found}
+
+    def save_plan(self, digest: str, document: bytes) -> None:
+        """Keep a plan to be used once; the same plan again changes nothing."""
+        plans = tables.plans
+        with writing(self._engine, "save plan") as connection:
+            if connection.execute(
+                select(plans.c.digest).where(plans.c.digest == digest)
+            ).first():
+                return
+            connection.execute(
+                insert(plans),
+                {"digest": digest, "document": document, "created_at": self._clock()},
+            )
+
+    def plan(self, digest: str) -> SavedPlan | None:
+        with reading(self._engine, "read plan") as connection:
+            found = select(tables.plans).where(tables.plans.c.digest == digest)
+            row = connection.execute(found).mappings().one_or_none()
+            return SavedPlan(**row) if row else None
+
+    def use_plan(self, digest: str, by: str) -> SavedPlan:
+        """Take a plan for applying: exactly one caller ever gets it.
+
+        Raises:
+            PermanentError: it is not there, or was used.
+        """
+        plans = tables.plans
+        with writing(self._engine, "use plan") as connection:
+            taken = connection.execute(
+                update(plans)
+                .where(plans.c.digest == digest, plans.c.used_at.is_(None))
+                .values(used_at=self._clock(), used_by=by)
+            )
+        plan = self.plan(digest)
+        if plan is None:
+            raise PermanentError(
+                f"cannot use plan: no plan {digest} is kept here", hint="plan again"
+            )
+        if taken.rowcount != 1:
+            raise PermanentError(
+                f"cannot use plan: {digest} was used by {plan.used_by} "
+                f"at {plan.used_at:%Y-%m-%d %H:%M:%S}Z",
+                hint="a plan is used once; plan again",
+            )
+        return plan
+
+    def start_run(self, run: Run) -> None:
+        with writing(self._engine, "start run") as connection:
+            connection.execute(insert(tables.runs), asdict(run))
+
+    def end_run(self, run: Run) -> None:
+        """Raises: PermanentError: it was not started, or has ended."""
+        with writing(self._engine, "end run") as connection:
+            ended = connection.execute(
+                update(tables.runs)
+                .where(tables.runs.c.id == run.id, tables.runs.c.ended_at.is_(None))
+                .values(asdict(run))
+            )
+            if ended.rowcount != 1:
+                raise PermanentError(f"cannot end run: {run.id} is not running")
+
+    def runs(self, *, environment: str = "", limit: int = 20) -> list[Run]:
+        """The newest first."""
+        found = select(tables.runs).order_by(tables.runs.c.started_at.desc())
+        if environment:
+            found = found.where(tables.runs.c.environment == environment)
+        with reading(self._engine, "read runs") as connection:
+            started = connection.execute(found.limit(limit)).mappings()
+            return [Run(**row) for row in started]
+
+    def suspend(self, suspension: Suspension) -> None:
+        """Leave an object alone until the suspension expires; replaces an earlier one."""
+        ref = suspension.ref
+        with writing(self._engine, "suspend") as connection:
+            connection.execute(delete(tables.suspensions).where(_of(ref)))
+            connection.execute(
+                insert(tables.suspensions),
+                {
+                    "kind": ref.kind,
+                    "project": ref.project,
+                    "name": ref.name,
+                    "reason": suspension.reason,
+                    "actor": suspension.actor,
+                    "expires_at": suspension.expires_at,
+                },
+            )
+
+    def resume(self, ref: Ref) -> bool:
+        """Whether it was suspended."""
+        with writing(self._engine, "resume") as connection:
+            ended = connection.execute(delete(tables.suspensions).where(_of(ref)))
+            return ended.rowcount == 1
+
+    def suspensions(self, now: datetime) -> dict[Ref, Suspension]:
+        """Those in force."""
+        current = select(tables.suspensions).where(
+            tables.suspensions.c.expires_at > now
+        )
+        with reading(self._engine, "read suspensions") as connection:
+            found = map(rows.to_suspension, connection.execute(current))
+            return {suspension.ref: suspension for suspension in found}
+
+    def freeze(self, frozen: Frozen) -> None:
+        """Never apply this digest again by itself; replaces an earlier reason."""
+        with writing(self._engine, "freeze") as connection:
+            connection.execute(
+                delete(tables.frozen).where(tables.frozen.c.digest == frozen.digest)
+            )
+            connection.execute(insert(tables.frozen), asdict(frozen))
+
+    def thaw(self, digest: str) -> bool:
+        """Whether it was frozen."""
+        with writing(self._engine, "thaw") as connection:
+            thawed = connection.execute(
+                delete(tables.frozen).where(tables.frozen.c.digest == digest)
+            )
+            return thawed.rowcount == 1
+
+    def frozen(self) -> dict[str, Frozen]:
+        with reading(self._engine, "read frozen") as connection:
+            found = connection.execute(select(tables.frozen)).mappings()
+            return {row.digest: Frozen(**row) for row in found}
+
+
+def _of(ref: Ref) -> ColumnElement[bool]:
+    columns = tables.suspensions.c
+    return and_(
+        columns.kind == ref.kind,
+        columns.project == ref.project,
+        columns.name == ref.name,
+    )
