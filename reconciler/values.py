@@ -58,6 +58,8 @@ class Document:
     places: Mapping[str, Position] = field(repr=False)
     """Field path (``spec.nodePools[0].gpu``) -> where its value starts; a mapping
     key that is itself wrong has its place under ``<path>#key``."""
+    item: FoundryObject | None = None
+    """What the content validates to; None of an overlay, which is partial."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +69,8 @@ class Documents:
     commit: Commit
     spec: Mapping[Ref, Document]
     environments: Mapping[str, Environment]
+    environment_documents: Mapping[str, Document]
+    """Where each environment is written, for messages."""
     overlays: Mapping[str, Mapping[Ref, Document]]
     """Environment -> the partial objects that differ there."""
     locks: Mapping[str, Mapping[str, Any]]
@@ -153,6 +157,8 @@ class Live:
     health: Health = Health.UNKNOWN
     detail: str = ""
     """Why it is not healthy, why it is unknown, or what drifted."""
+    writer: str = ""
+    """Who else wrote it last, where the target can tell."""
 
 
 class Action(StrEnum):

@@ -1,0 +1,227 @@
+"""pydantic's errors in our words: what was found, where, and the way out.
+
+``load`` and ``overlay`` call it when an object does not validate. The message of
+a model's own validator is used as it is. A value is shown only where no secret
+belongs. Pure.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from functools import cache
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
+
+from reconciler.written import Written, did_you_mean
+from reconciler.yaml_reader import child
+from schemas.errors import Problem
+from schemas.kinds import KINDS
+
+__all__ = ["field_names", "problems_of", "show"]
+
+_SHOWN = 80
+# Fields that say where a secret is; who errs there may have written the secret.
+_SILENT = re.compile(r"(?i)(credentials|hash|env|baseUrl|token|password|secret)\b")
+# What a pattern means, for those a person meets.
+_PATTERNS = {
+    r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$": "use at most 63 lower-case letters, "
+    "digits and '-', with a letter or digit at both ends",
+    r"^[0-9a-f]{40}$": "write the commit's full SHA, 40 hex digits",
+    r"^[0-9a-f]{64}$": "write a SHA-256, 64 hex digits",
+    r"^sha256:[0-9a-f]{64}$": "write sha256: and the key's hash; "
+    "`bud keys create` prints it",
+    r"^\d+\.\d+(\.\d+)?$": 'write a version such as "1.33"',
+}
+_TYPES = {
+    "string_type": "text",
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "bool_type": "true or false",
+    "tuple_type": "a list",
+    "list_type": "a list",
+    "dict_type": "a mapping of fields",
+    "model_type": "a mapping of fields",
+}
+_BOUNDS = {
+    "greater_than_equal": ("ge", "the least is"),
+    "greater_than": ("gt", "it must be more than"),
+    "less_than_equal": ("le", "the most is"),
+    "less_than": ("lt", "it must be less than"),
+}
+
+
+def problems_of(
+    error: ValidationError, written: Written, content: Mapping[str, Any]
+) -> Iterator[Problem]:
+    """Yield a problem for every error, at the line that has to be mended."""
+    for detail in error.errors(include_url=False):
+        path, rest = _path(detail["loc"], content)
+        kind = detail["type"]
+        if kind == "missing":
+            name = str(detail["loc"][-1])
+            parent = path.rpartition(".")[0] or "the top of the file"
+            yield written.problem(
+                path, f"cannot leave out {name}", f"add {name} under {parent}"
+            )
+        elif kind == "extra_forbidden":
+            yield _unknown_field(detail, path, written)
+        elif rest and rest[0] != "[key]":
+            yield written.problem(
+                path,
+                f"cannot use {_shown(detail, path, written)} here",
+                "write one text, number, true or false",
+            )
+        else:
+            message, hint = _message(detail, path, written)
+            yield written.problem(path, message, hint, key=bool(rest))
+
+
+def show(value: object) -> str:
+    """A value as a person would write it, cut to one line."""
+    if isinstance(value, Mapping):
+        return "a mapping" if value else "an empty mapping"
+    if isinstance(value, list | tuple):
+        return "a list" if value else "an empty list"
+    if value is None:
+        return "nothing"
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+
+
+@cache
+def field_names() -> frozenset[str]:
+    """Every field that some kind has, as it is written."""
+    return frozenset(
+        path.rpartition(".")[2] for kind in KINDS for path in _field_paths(KINDS[kind])
+    )
+
+
+def _message(detail: ErrorDetails, path: str, written: Written) -> tuple[str, str]:
+    kind, context = detail["type"], detail.get("ctx", {})
+    shown = _shown(detail, path, written)
+    if kind == "value_error":
+        return str(context["error"]), ""
+    if kind == "literal_error":
+        choices = re.findall(r"'([^']*)'", context["expected"])
+        near = did_you_mean(str(detail["input"]), choices)
+        return f"cannot use {shown}: it is not {_either(choices)}", near
+    if kind in _TYPES:
+        return f"cannot read {shown} as {_TYPES[kind]}", _retype(detail, path, written)
+    if kind == "string_pattern_mismatch":
+        pattern = context["pattern"]
+        hint = _PATTERNS.get(pattern, f"it must match {pattern}")
+        return f"cannot use {shown} here", hint
+    if kind in _BOUNDS:
+        name, words = _BOUNDS[kind]
+        reason = f"{words} {context[name]}"
+    elif kind == "too_short":
+        reason = f"it needs {context['min_length']} or more"
+    else:
+        reason = detail["msg"][:1].lower() + detail["msg"][1:]
+    return f"cannot use {shown}: {reason}", ""
+
+
+def _retype(detail: ErrorDetails, path: str, written: Written) -> str:
+    kind, value = detail["type"], detail["input"]
+    plain = written.as_written(path)
+    if kind == "string_type" and plain is not None:
+        return f'quote it: "{plain}"'
+    if kind in ("int_type", "float_type") and re.fullmatch(r"-?\d+", str(value)):
+        return "remove the quotes"
+    if kind == "bool_type" and str(value) in ("true", "false"):
+        return "remove the quotes"
+    if kind in ("tuple_type", "list_type"):
+        return "write each item on its own line behind '- ', or all of them in [ ]"
+    if value is None:
+        return "write its fields below it, or leave it out"
+    return ""
+
+
+def _unknown_field(detail: ErrorDetails, path: str, written: Written) -> Problem:
+    kind, loc = str(written.base.content["kind"]), detail["loc"]
+    name = str(loc[-1])
+    siblings = _fields(_model_at(KINDS[kind], loc[:-1]))
+    elsewhere = [
+        p.rpartition(".")[0]
+        for p in _field_paths(KINDS[kind])
+        if p.rpartition(".")[2] == name
+    ]
+    if elsewhere:
+        hint = f"{name} belongs under {_either(sorted(elsewhere))}"
+    else:
+        hint = did_you_mean(
+            name.replace("_", ""),
+            siblings,
+            otherwise=f"known here: {', '.join(siblings)}",
+        )
+    return written.problem(
+        path, f"cannot use {show(name)}: {kind} has no such field here", hint, key=True
+    )
+
+
+def _shown(detail: ErrorDetails, path: str, written: Written) -> str:
+    if detail["loc"][-1] == "[key]":
+        return show(detail["loc"][-2])
+    if _SILENT.search(path):
+        return "what is written here"
+    return written.as_written(path) or show(detail["input"])
+
+
+def _path(
+    loc: tuple[int | str, ...], content: Any
+) -> tuple[str, tuple[int | str, ...]]:
+    """The location as a field path, and what of it names no field: the
+    member of a union that was tried, or ``[key]``."""
+    path = ""
+    for i, part in enumerate(loc):
+        if isinstance(part, int) and isinstance(content, list):
+            path, content = f"{path}[{part}]", content[part]
+        elif isinstance(part, str) and isinstance(content, dict):
+            path, content = child(path, part), content.get(part)
+        else:
+            return path, loc[i:]
+    return path, ()
+
+
+def _model_at(
+    model: type[BaseModel] | None, loc: tuple[int | str, ...]
+) -> type[BaseModel] | None:
+    for part in loc:
+        if isinstance(part, str):
+            field = _fields(model).get(part)
+            model = None if field is None else _model_in(field.annotation)
+    return model
+
+
+def _fields(model: type[BaseModel] | None) -> dict[str, FieldInfo]:
+    if model is None:
+        return {}
+    return {f.alias or name: f for name, f in model.model_fields.items()}
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next(filter(None, map(_model_in, get_args(annotation))), None)
+
+
+@cache
+def _field_paths(model: type[BaseModel], path: str = "") -> tuple[str, ...]:
+    found: list[str] = []
+    for name, field in _fields(model).items():
+        inner = child(path, name)
+        found.append(inner)
+        if (below := _model_in(field.annotation)) is not None:
+            found.extend(_field_paths(below, inner))
+    return tuple(found)
+
+
+def _either(choices: list[str]) -> str:
+    *most, last = choices
+    return f"{', '.join(most)} or {last}" if most else last
