@@ -1,0 +1,77 @@
+#!/bin/sh
+# Build the pinned tools that the tests run for real, into .tools/bin.
+#
+#   tools/build.sh kubernetes      one group
+#   tools/build.sh                 say which groups there are
+#
+# A tool that KUBEBUILDER_ASSETS or PATH already has is used as it is. A built one
+# is kept in a cache under a key of its module files, the Go version and the flags,
+# next to its checksum, so that a second checkout on this machine builds nothing.
+set -eu
+
+root=$(cd "$(dirname "$0")/.." && pwd)
+bin="$root/.tools/bin"
+cache=${BUD_TOOLS_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/bud-foundry/tools}
+
+# The API server takes its own version from the linker, and clients ask for it.
+kubernetes=v1.34.2
+version=k8s.io/component-base/version
+ldflags="-s -w -X $version.gitVersion=$kubernetes -X $version.gitMajor=1 -X $version.gitMinor=34"
+
+# Each line: group, folder under tools/go, package, name of the binary.
+tools() {
+    cat <<'TABLE'
+kubernetes helm       helm.sh/helm/v3/cmd/helm                       helm
+kubernetes kwok       sigs.k8s.io/kwok/cmd/kwok                      kwok
+kubernetes etcd       go.etcd.io/etcd/server/v3                      etcd
+kubernetes registry   github.com/google/go-containerregistry/cmd/registry oci-registry
+kubernetes kubernetes k8s.io/kubernetes/cmd/kube-apiserver           kube-apiserver
+kubernetes kubernetes k8s.io/kubernetes/cmd/kube-controller-manager  kube-controller-manager
+kubernetes kubernetes k8s.io/kubernetes/cmd/kube-scheduler           kube-scheduler
+TABLE
+}
+
+found() { # NAME -> path of a binary that is already there
+    if [ -n "${KUBEBUILDER_ASSETS:-}" ] && [ -x "$KUBEBUILDER_ASSETS/$1" ]; then
+        echo "$KUBEBUILDER_ASSETS/$1"
+    else
+        command -v "$1" 2>/dev/null || true
+    fi
+}
+
+build() { # FOLDER PACKAGE NAME
+    folder="$root/tools/go/$1"
+    key=$( (cat "$folder/go.mod" "$folder/go.sum"; go env GOVERSION GOOS GOARCH
+            echo "$2 $ldflags") | sha256sum | cut -c1-32)
+    kept="$cache/$3-$key"
+    if [ ! -x "$kept/$3" ] || ! (cd "$kept" && sha256sum --status -c SHA256SUMS); then
+        echo "build $3 ($2)" >&2
+        rm -rf "$kept.part.$$"
+        mkdir -p "$kept.part.$$"
+        (cd "$folder" && CGO_ENABLED=0 go build -mod=readonly -trimpath \
+            -ldflags="$ldflags" -o "$kept.part.$$/$3" "$2")
+        (cd "$kept.part.$$" && sha256sum "$3" > SHA256SUMS)
+        rm -rf "$kept"
+        mv "$kept.part.$$" "$kept"
+    fi
+    ln -sf "$kept/$3" "$bin/$3"
+}
+
+if [ $# -eq 0 ]; then
+    tools | cut -d' ' -f1 | sort -u
+    exit 2
+fi
+mkdir -p "$bin"
+for group in "$@"; do
+    tools | grep -q "^$group " || { echo "no such group: $group" >&2; exit 2; }
+    tools | grep "^$group " | while read -r _ folder package name; do
+        there=$(found "$name")
+        if [ -n "$there" ] && [ "$there" != "$bin/$name" ]; then
+            ln -sf "$there" "$bin/$name"
+        else
+            command -v go >/dev/null || {
+                echo "cannot build $name: go is not on PATH" >&2; exit 1; }
+            build "$folder" "$package" "$name"
+        fi
+    done
+done
