@@ -24,6 +24,8 @@ class Resolution:
     precision: str
     replicas: int | None
     """None under an autoscaler: the number is not ours to write."""
+    chunk: int | None = None
+    """Tokens an engine takes into one step; None is the engine's own default."""
     prediction: Mapping[str, float] = field(default_factory=dict)
     """ttft_ms, tpot_ms, tokens_per_s, memory_gib ... with ``_lo`` and ``_hi``."""
 

@@ -1,0 +1,167 @@
+"""resolve: what an Endpoint leaves open, filled from the lock. Pure.
+
+``resolve`` is the step of the line: it only reads the lock, so that a plan changes
+when somebody resolved and committed, and never because a model of performance was
+retrained. ``solve`` is `bud resolve`: it decides what is missing or stale and keeps
+every other entry as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from reconciler.lock import Entry, Lock, entry, parse, stale
+from reconciler.optimizer import optimizer_for
+from reconciler.optimizer.posing import inputs_of, task_of
+from reconciler.optimizer.task import Candidate, Infeasible, Optimizer, Task
+from reconciler.values import Desired, Resolved
+from schemas.catalog import Catalog
+from schemas.endpoint import Endpoint
+from schemas.errors import PermanentError, Problem, SpecError
+from schemas.objects import Ref
+from schemas.resolution import Resolution
+
+__all__ = ["Question", "questions", "resolve", "solve"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """One endpoint, posed, with what would answer it."""
+
+    endpoint: Endpoint
+    task: Task
+    optimizer: Optimizer
+    inputs: Mapping[str, object]
+
+
+def resolve(desired: Desired, catalog: Catalog) -> Resolved:
+    """Fill every endpoint from the environment's lock.
+
+    Raises:
+        SpecError: entries that are missing or stale, each with what moved.
+    """
+    lock = _read(desired)
+    problems: list[Problem] = []
+    resolutions: dict[Ref, Resolution] = {}
+    for ref, question in _questions(desired, catalog, problems):
+        found = lock.entries.get(ref)
+        moved = stale(found, question.inputs) if found else ()
+        if found is None or moved:
+            problems.append(_unresolved(desired, ref, moved))
+        else:
+            resolutions[ref] = found.resolution
+    if problems:
+        raise SpecError(problems)
+    return Resolved(desired=desired, resolutions=resolutions)
+
+
+def solve(desired: Desired, catalog: Catalog) -> Lock:
+    """Decide every endpoint whose inputs moved; keep the others byte for byte.
+
+    Raises:
+        SpecError: endpoints that nothing can serve as they are written, each with
+            the constraint that binds and the nearest alternatives.
+    """
+    lock = _read(desired)
+    problems: list[Problem] = []
+    entries: dict[Ref, Entry] = {}
+    for ref, question in _questions(desired, catalog, problems):
+        found = lock.entries.get(ref)
+        if found is not None and not stale(found, question.inputs):
+            entries[ref] = found
+            continue
+        try:
+            decision = question.optimizer.decide(question.task)
+        except Infeasible as error:
+            problems.append(_infeasible(desired, ref, error))
+            continue
+        autoscaled = question.task.autoscaled is not None
+        entries[ref] = entry(decision, question.inputs, autoscaled=autoscaled)
+    if problems:
+        raise SpecError(problems)
+    return Lock(entries=entries)
+
+
+def questions(desired: Desired, catalog: Catalog) -> dict[Ref, Question]:
+    """Every endpoint of the environment, posed.
+
+    Raises:
+        SpecError: the catalog does not know what an endpoint names.
+    """
+    problems: list[Problem] = []
+    found = dict(_questions(desired, catalog, problems))
+    if problems:
+        raise SpecError(problems)
+    return found
+
+
+def _questions(
+    desired: Desired, catalog: Catalog, problems: list[Problem]
+) -> Iterator[tuple[Ref, Question]]:
+    for ref, item in sorted(desired.objects.items()):
+        if not isinstance(item, Endpoint):
+            continue
+        try:
+            task = task_of(desired, item, catalog)
+            optimizer = optimizer_for(item.spec.optimizer.method)
+        except PermanentError as error:
+            problems.append(
+                Problem(file=desired.files[ref], message=error.args[0], hint=error.hint)
+            )
+            continue
+        inputs = inputs_of(task, item, identity=optimizer.identity)
+        yield (
+            ref,
+            Question(endpoint=item, task=task, optimizer=optimizer, inputs=inputs),
+        )
+
+
+def _read(desired: Desired) -> Lock:
+    try:
+        return parse(desired.lock)
+    except ValueError as error:
+        name = desired.environment.metadata.name
+        raise SpecError(
+            [
+                Problem(
+                    file=f"environments/{name}/resolved.lock.yaml",
+                    message=str(error),
+                    hint="delete the file and run `bud resolve`",
+                )
+            ]
+        ) from error
+
+
+def _unresolved(desired: Desired, ref: Ref, moved: tuple[str, ...]) -> Problem:
+    why = (
+        f"{', '.join(moved)} changed since it was resolved"
+        if moved
+        else "it has no entry in the lock"
+    )
+    return Problem(
+        file=desired.files[ref],
+        message=f"cannot resolve {ref}: {why}",
+        hint="run `bud resolve` and commit the lock",
+    )
+
+
+def _infeasible(desired: Desired, ref: Ref, error: Infeasible) -> Problem:
+    near = "; ".join(
+        f"{_described(candidate)} ({missed})" for candidate, missed in error.nearest
+    )
+    hint = f"nearest: {near}" if near else "widen the node pools or what is fixed"
+    return Problem(
+        file=desired.files[ref],
+        message=f"cannot place {ref}: nothing meets {error.binding}",
+        hint=hint,
+    )
+
+
+def _described(candidate: Candidate) -> str:
+    c = candidate
+    machines = f"{c.gpus} x {c.gpu}" if c.gpu else "CPU"
+    return (
+        f"{c.replicas} x tensor {c.tensor} pipeline {c.pipeline} data {c.data} at "
+        f"{c.precision} on {machines}, pool {c.node_pool}"
+    )
