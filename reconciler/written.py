@@ -7,6 +7,7 @@ each lands on the line that someone has to mend. Pure.
 from __future__ import annotations
 
 import difflib
+import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -17,6 +18,10 @@ from reconciler.yaml_reader import Places
 from schemas.errors import Problem
 
 __all__ = ["Written", "did_you_mean"]
+
+
+# One step of a field path, as ``yaml_reader.child`` writes it.
+_STEP = re.compile(r'\.?([^.\["\]]+)|\[("(?:[^"\\]|\\.)*")\]|\[(\d+)\]')
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,12 +83,13 @@ def _nearest_place(document: Document, path: str) -> tuple[int, int]:
 
 def _known_parent(places: Mapping[str, Any], path: str) -> str:
     while path and path not in places:
-        path = re.sub(r'(^|\.)[^.\]"]+$|\["[^"]*"\]$|\[\d+\]$', "", path)
+        path = path[: [step.start() for step in _STEP.finditer(path)][-1]]
     return path
 
 
 def _holds_fields(content: Any, path: str) -> bool:
     """True where the value at a path of the content is a mapping."""
-    for key, quoted, index in re.findall(r'([^.\["]+)|\["([^"]*)"\]|\[(\d+)\]', path):
-        content = content[int(index)] if index else content[key or quoted]
+    for step in _STEP.finditer(path):
+        word, quoted, index = step.groups()
+        content = content[int(index) if index else word or json.loads(quoted)]
     return isinstance(content, dict)

@@ -11,6 +11,7 @@ is met at its first node too many, before anything is built of it.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -75,8 +76,8 @@ def read_yaml(
 
 def child(path: str, key: str) -> str:
     """The path of a field below ``path``; a key that is no plain word is quoted."""
-    if not key.replace("-", "_").isidentifier():
-        return f'{path}["{key}"]'
+    if not (key.isascii() and key.replace("-", "_").isidentifier()):
+        return f"{path}[{json.dumps(key)}]"
     return f"{path}.{key}" if path else key
 
 
