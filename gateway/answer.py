@@ -1,0 +1,207 @@
+"""One upstream's answer on its way to the client: bytes in, bytes out.
+
+An answer is *committed* with the first byte that the client is given. Until
+then another upstream may take over unseen, so a plain answer is held until it
+is whole (it is small, or it is passed on), and a stream until its first
+content. Used by the exchange; knows no socket and no clock.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Protocol
+
+from gateway.http1 import LAST_CHUNK, chunk, response_head
+from gateway.openai import error_body
+from gateway.sse import StreamScanner
+from gateway.usage import Usage, find_usage
+
+__all__ = ["Answer", "Framing", "PlainAnswer", "StreamAnswer", "UpstreamHead"]
+
+HOLD_BYTES = 256 * 1024
+"""A plain answer up to this size is held whole; a chat answer of 32k tokens is
+about 150 KB. A larger one is passed on as it comes."""
+HOLD_STREAM_BYTES = 64 * 1024
+"""Of a stream without content so far: more than any life signs."""
+_TAIL = 4096
+"""Enough of a passed answer's end to hold its usage object."""
+
+# What a client is told of an upstream's head. The rest is about the upstream's
+# connection, its cookies or its own quotas, and none of the client's business.
+PASSED = frozenset(
+    {
+        b"content-encoding",
+        b"content-type",
+        b"openai-processing-ms",
+        b"openai-version",
+        b"retry-after",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamHead:
+    status: int
+    fields: dict[bytes, bytes]
+    """Lower-case names."""
+
+    @property
+    def event_stream(self) -> bool:
+        kind = self.fields.get(b"content-type", b"")
+        return self.status < HTTPStatus.BAD_REQUEST and kind.startswith(
+            b"text/event-stream"
+        )
+
+
+@dataclass(slots=True)
+class Framing:
+    """How the client can be answered, and what each answer tells it."""
+
+    fields: list[tuple[bytes, bytes]]
+    keep_alive: bool
+    chunked: bool
+
+    def head(self, upstream: UpstreamHead, *, length: int | None) -> bytes:
+        fields = [item for item in upstream.fields.items() if item[0] in PASSED]
+        return response_head(
+            upstream.status,
+            fields + self.fields,
+            length=length,
+            keep_alive=self.keep_alive,
+            chunked=self.chunked,
+        )
+
+
+class Answer(Protocol):
+    """What the exchange asks of an answer, whatever its kind."""
+
+    committed: bool
+
+    @property
+    def usage(self) -> Usage | None:
+        """What it cost, as far as the upstream has said."""
+        ...
+
+    def feed(self, data: bytes) -> bytes:
+        """Take bytes of the body, give what the client gets now."""
+        ...
+
+    def end(self) -> bytes:
+        """The upstream has said all; give what is left."""
+        ...
+
+    def broken(self, reason: str) -> bytes | None:
+        """The upstream died after the commit: how to end; None: cut the client."""
+        ...
+
+
+class PlainAnswer:
+    """An answer in one piece, held until it is whole or too large for that."""
+
+    __slots__ = ("_framing", "_length", "body", "committed", "head", "usage")
+
+    def __init__(self, head: UpstreamHead, framing: Framing) -> None:
+        self.head, self._framing = head, framing
+        self.body = b""
+        self.committed = False
+        self.usage: Usage | None = None
+        length = head.fields.get(b"content-length")
+        self._length = int(length) if length is not None else None
+
+    def feed(self, data: bytes) -> bytes:
+        if self.committed:
+            self.body = (self.body + data)[-_TAIL:]
+            return self._framed(data)
+        self.body = self.body + data if self.body else data
+        if len(self.body) <= HOLD_BYTES:
+            return b""
+        self.committed = True
+        out = self._framing.head(self.head, length=self._length)
+        out += self._framed(self.body)
+        self.body = self.body[-_TAIL:]
+        return out
+
+    def end(self) -> bytes:
+        self.usage = find_usage(self.body[-_TAIL:])
+        if not self.committed:
+            self.committed = True
+            return self._framing.head(self.head, length=len(self.body)) + self.body
+        return LAST_CHUNK if self._is_chunked else b""
+
+    def broken(self, reason: str) -> bytes | None:  # noqa: ARG002  nothing can carry it
+        return None
+
+    @property
+    def _is_chunked(self) -> bool:
+        return self._length is None and self._framing.chunked
+
+    def _framed(self, data: bytes) -> bytes:
+        return chunk(data) if self._is_chunked and data else data
+
+
+class StreamAnswer:
+    """A stream of events, held until its first content."""
+
+    __slots__ = ("_framing", "_held", "_scanner", "committed", "ended", "head")
+
+    def __init__(
+        self, head: UpstreamHead, framing: Framing, *, hide_usage: bool
+    ) -> None:
+        self.head, self._framing = head, framing
+        self._scanner = StreamScanner(hide_usage=hide_usage)
+        self._held: bytes | None = b""
+        self.committed = False
+        self.ended = False
+
+    @property
+    def usage(self) -> Usage | None:
+        return self._scanner.usage
+
+    @property
+    def events(self) -> int:
+        return self._scanner.events
+
+    @property
+    def error(self) -> str | None:
+        """What the upstream said instead of content."""
+        error = self._scanner.error
+        return None if error is None else str(error.get("message", error))
+
+    @property
+    def done(self) -> bool:
+        return self._scanner.done
+
+    def feed(self, data: bytes) -> bytes:
+        out = self._scanner.feed(data)
+        if self._held is None:
+            return self._framed(out)
+        self._held += out
+        if self._scanner.content or len(self._held) > HOLD_STREAM_BYTES:
+            return self.commit()
+        return b""
+
+    def commit(self) -> bytes:
+        """Give the head and what was held: from here on nobody can take over."""
+        held, self._held = self._held or b"", None
+        self.committed = True
+        return self._framing.head(self.head, length=None) + self._framed(held)
+
+    def end(self) -> bytes:
+        out = b"" if self.committed else self.commit()
+        self.ended = True
+        return out + self._framed(self._scanner.rest()) + self._last()
+
+    def broken(self, reason: str) -> bytes | None:
+        """Tell the client in the stream: OpenAI's clients raise on such an event."""
+        if self.ended:
+            return None
+        self._scanner.rest()  # half an event is no use to anyone
+        event = b"data: " + error_body(502, reason, code="upstream_lost") + b"\n\n"
+        return self._framed(event) + self._last()
+
+    def _framed(self, data: bytes) -> bytes:
+        return chunk(data) if self._framing.chunked and data else data
+
+    def _last(self) -> bytes:
+        return LAST_CHUNK if self._framing.chunked else b""

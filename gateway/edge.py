@@ -1,0 +1,324 @@
+"""The client's side: one connection, one request at a time (I/O).
+
+Reads a request, checks its key before its body is taken in, answers what needs
+no upstream and starts an exchange for the rest. A path that is not hot is
+handed, bytes and all, to the aiohttp application. It never chooses an upstream.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import re
+from http import HTTPStatus
+from typing import Protocol, cast
+
+from gateway.answer import Framing
+from gateway.exchange import Exchange, Runtime
+from gateway.http1 import Head, Refused, RequestReader, response_head
+from gateway.openai import (
+    HOT_PATHS,
+    BadRequest,
+    Request,
+    error_body,
+    read_request,
+)
+from gateway.routing import serves
+from gateway.snapshot import Key
+
+__all__ = ["Downstream", "EdgeRuntime"]
+
+_MAX_WAITING = 64 * 1024
+"""Bytes of a next request that are taken in while one is being answered."""
+_LINGER_S = 2.0
+"""How long a refused client may go on sending before it is cut."""
+_MIN_RATE = 1024
+"""Bytes a second that a body must come with once its head timeout is over."""
+_REQUEST_ID = re.compile(rb"[!-~]{1,128}")
+_MODELS = b"/v1/models"
+_JSON = (b"content-type", b"application/json")
+
+
+class EdgeRuntime(Runtime, Protocol):
+    """What the worker lends to its client connections."""
+
+    draining: bool
+
+    def wall(self) -> float:
+        """Seconds since the epoch."""
+        ...
+
+    def new_request_id(self) -> bytes: ...
+    def began(self, exchange: Exchange) -> None: ...
+    def joined(self, connection: Downstream) -> bool:
+        """Count a connection in; false: there are too many."""
+        ...
+
+    def left(self, connection: Downstream) -> None: ...
+    def cold(self) -> asyncio.Protocol:
+        """Make the protocol that serves what is not hot."""
+        ...
+
+
+class Downstream(asyncio.Protocol):
+    """One connection of one client."""
+
+    def __init__(self, runtime: EdgeRuntime) -> None:
+        self._runtime = runtime
+        listener = runtime.snapshot.listener
+        self._reader = RequestReader(
+            max_head=listener.max_head.bytes, max_body=listener.max_body.bytes
+        )
+        self._transport: asyncio.Transport | None = None
+        self._exchange: Exchange | None = None
+        self._key: Key | None = None
+        self._keep_alive = True
+        self._paused = self._advancing = self._lingering = False
+        self._framing = Framing([], keep_alive=True, chunked=True)
+        self._begun_at = self._quiet_since = runtime.now()
+        self.slow_since: float | None = None
+
+    # What asyncio calls.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # uvloop's transports do not derive from asyncio's, but are used alike.
+        self._transport = cast("asyncio.Transport", transport)
+        if not self._runtime.joined(self):
+            self.cut()
+
+    def connection_lost(self, error: Exception | None) -> None:  # noqa: ARG002
+        self._transport = None
+        self._runtime.left(self)
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None:
+            exchange.client_gone()
+
+    def eof_received(self) -> bool:
+        # Clients that give up close both ways, and look just like one that only
+        # will not send any more; the GPU's work is worth more than the latter.
+        return False
+
+    def data_received(self, data: bytes) -> None:
+        if self._lingering:
+            return
+        reader = self._reader
+        if not reader.received:
+            self._begun_at = self._runtime.now()
+        reader.push(data)
+        if self._exchange is None:
+            self._advance()
+        elif reader.waiting > _MAX_WAITING and not self._paused:
+            self._paused = True
+            assert self._transport is not None
+            self._transport.pause_reading()
+
+    def pause_writing(self) -> None:
+        self.slow_since = self._runtime.now()
+        if self._exchange is not None:
+            self._exchange.client_slow(True)
+
+    def resume_writing(self) -> None:
+        self.slow_since = None
+        if self._exchange is not None:
+            self._exchange.client_slow(False)
+
+    # Reading.
+
+    def _advance(self) -> None:
+        """Take in as many requests as are here and can be answered at once."""
+        if self._advancing:
+            return
+        self._advancing = True
+        while self._exchange is None and self._transport is not None and self._step():
+            pass
+        self._advancing = False
+
+    def _step(self) -> bool:
+        """Read on; false: nothing more can be done with what is here."""
+        reader = self._reader
+        try:
+            if reader.head is None and not (reader.read_head() and self._admit()):
+                return False
+            if not reader.read_body():
+                return False
+            self._serve()
+        except Refused as refused:
+            self._runtime.metrics.add(
+                "bud_gateway_refused_total", str(int(refused.status))
+            )
+            self._keep_alive = False
+            self._lingering = True
+            self._reply(refused.status, error_body(refused.status, str(refused)))
+        except BadRequest as bad:
+            self._runtime.metrics.add("bud_gateway_refused_total", str(int(bad.status)))
+            body = error_body(bad.status, str(bad), code=bad.code, param=bad.param)
+            self._reply(bad.status, body)
+        return self._reader.waiting > 0 and not self._lingering
+
+    def _admit(self) -> bool:
+        """Judge the head: is the body worth taking in?"""
+        head = self._reader.head
+        assert head is not None
+        self._keep_alive = head.keep_alive and not self._runtime.draining
+        given = head.fields.get(b"x-request-id", b"")
+        known = _REQUEST_ID.fullmatch(given) is not None
+        self._framing = Framing(
+            [(b"x-request-id", given if known else self._runtime.new_request_id())],
+            keep_alive=self._keep_alive,
+            chunked=not head.http10,
+        )
+        if head.path not in HOT_PATHS and head.path != _MODELS:
+            self._hand_over()
+            return False
+        self._key = self._authenticate(head)
+        if head.path in HOT_PATHS and head.method != b"POST":
+            raise Refused(HTTPStatus.METHOD_NOT_ALLOWED, "only POST is served here")
+        coding = head.fields.get(b"content-encoding", b"identity")
+        if coding.lower() != b"identity":
+            raise Refused(
+                HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "a compressed body is not read"
+            )
+        self._expect(head)
+        return True
+
+    def _expect(self, head: Head) -> None:
+        expected = head.fields.get(b"expect")
+        if expected is None:
+            return
+        if expected.lower() != b"100-continue":
+            raise Refused(HTTPStatus.EXPECTATION_FAILED, "only 100-continue is known")
+        if not self._reader.waiting:
+            self.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def _authenticate(self, head: Head) -> Key:
+        scheme, _, secret = head.fields.get(b"authorization", b"").partition(b" ")
+        if scheme.lower() == b"bearer" and secret:
+            runtime = self._runtime
+            key = runtime.snapshot.key_for(secret.strip(), now=runtime.wall())
+            if key is not None:
+                return key
+        raise Refused(HTTPStatus.UNAUTHORIZED, "the API key is missing or not valid")
+
+    def _hand_over(self) -> None:
+        """Give the connection to the aiohttp application, for good."""
+        transport, self._transport = self._transport, None
+        assert transport is not None
+        self._runtime.left(self)
+        protocol = self._runtime.cold()
+        transport.set_protocol(protocol)
+        protocol.connection_made(transport)
+        protocol.data_received(self._reader.take_raw())
+
+    # Answering.
+
+    def _serve(self) -> None:
+        head, key = self._reader.head, self._key
+        assert head is not None
+        assert key is not None
+        op = HOT_PATHS.get(head.path)
+        if op is None:
+            if head.method != b"GET":
+                raise Refused(HTTPStatus.METHOD_NOT_ALLOWED, "only GET is served here")
+            self._reply(HTTPStatus.OK, key.models)
+            return
+        request = read_request(op, self._reader.body())
+        self._start(key, request)
+
+    def _start(self, key: Key, request: Request) -> None:
+        route = key.routes.get(request.model)
+        if route is None:
+            raise BadRequest(
+                f"the model {request.model!r} does not exist or this key may not use it",
+                param="model",
+                code="model_not_found",
+                status=HTTPStatus.NOT_FOUND,
+            )
+        if not serves(route, request.op):
+            raise BadRequest(
+                f"the model {request.model!r} is not served for {request.op}",
+                param="model",
+                code="unsupported_operation",
+            )
+        exchange = Exchange(
+            self._runtime,
+            self,
+            key=key,
+            route=route,
+            request=request,
+            request_id=self._framing.fields[0][1].decode("ascii"),
+            framing=self._framing,
+        )
+        self._exchange = exchange
+        self._runtime.began(exchange)
+        exchange.start()
+
+    def _reply(self, status: int, body: bytes) -> None:
+        """Answer from here, without an exchange."""
+        fields = [_JSON, *self._framing.fields[:1]]
+        if status == HTTPStatus.UNAUTHORIZED:
+            fields.append((b"www-authenticate", b"Bearer"))
+        head = response_head(
+            status, fields, length=len(body), keep_alive=self._keep_alive
+        )
+        self.write(head + body)
+        self._ended()
+
+    def write(self, data: bytes) -> None:
+        if self._transport is not None:
+            self._transport.write(data)
+
+    def finish(self) -> None:
+        """End what an exchange answered; the next request may be waiting."""
+        if self._exchange is None:
+            return  # the client is gone
+        self._exchange = None
+        self._ended()
+        if self._paused and self._transport is not None:
+            self._paused = False
+            self._transport.resume_reading()
+        if self._reader.waiting:
+            self._advance()
+
+    def _ended(self) -> None:
+        self._begun_at = self._quiet_since = self._runtime.now()
+        self._reader.next()
+        transport = self._transport
+        if transport is None or self._keep_alive:
+            return
+        if self._lingering and transport.can_write_eof():
+            # Closing now, with bytes unread, would reset the connection and the
+            # client might never see the answer: say that it is over and wait.
+            transport.write_eof()
+        else:
+            transport.close()
+            self._transport = None
+
+    def cut(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+
+    # What the sweeper calls.
+
+    def sweep(self, now: float) -> None:
+        """Cut what is silent, dribbles, or never reads what it asked for."""
+        listener = self._runtime.snapshot.listener
+        if self._lingering:
+            late = now - self._quiet_since >= _LINGER_S
+        elif self.slow_since is not None:
+            late = now - self.slow_since >= listener.idle.seconds
+        elif self._exchange is not None:
+            late = False  # its exchange keeps the time
+        elif self._reader.received:
+            over = now - self._begun_at - listener.head_timeout.seconds
+            floor = over * _MIN_RATE if self._reader.head is not None else math.inf
+            late = over >= 0 and self._reader.received <= floor
+        else:
+            late = now - self._quiet_since >= listener.idle.seconds
+        if late:
+            self.cut()
+
+    def close_if_idle(self) -> None:
+        if self._exchange is None and self._transport is not None:
+            self._transport.close()
+        self._keep_alive = False
+        self._framing.keep_alive = False

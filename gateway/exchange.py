@@ -1,0 +1,483 @@
+"""One request's life: try, hold, fall back, pass the answer on, settle.
+
+The edge starts it, upstream connections and the sweeper call it back, and it
+writes to the client. Everything it touches is given to it: it has no clock, no
+randomness and no socket of its own, so tests drive it with bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Protocol
+
+from gateway.answer import Answer, Framing, PlainAnswer, StreamAnswer, UpstreamHead
+from gateway.http1 import response_head
+from gateway.metrics import Metrics
+from gateway.openai import Request, error_body, upstream_body
+from gateway.routing import Choice, Load, choose
+from gateway.snapshot import Address, Key, Route, Snapshot, Timeouts
+from gateway.usage import Usage
+
+__all__ = ["Client", "Connection", "Exchange", "Runtime", "Settled"]
+
+# Statuses that say nothing about the request: another try may go through.
+_RETRY = frozenset({408, 429, 500, 502, 503, 504, 529})
+# Ours or that upstream's fault, never the client's, whose key we have checked.
+_REFUSED_US = frozenset({401, 403, 404})
+_OVERFLOW = (b"context_length_exceeded", b"maximum context length")
+_BACKOFF_S = 0.05
+_MAX_BACKOFF_S = 1.0
+HOLD_STREAM_S = 5.0
+"""How long life signs are held back for the sake of a fallback. Longer, and a
+client's own timeout for the first byte would fire."""
+
+
+class Client(Protocol):
+    """The edge's side of one request."""
+
+    def write(self, data: bytes) -> None: ...
+    def finish(self) -> None:
+        """The answer is whole."""
+        ...
+
+    def cut(self) -> None:
+        """The answer can not be completed: close without a word."""
+        ...
+
+
+class Connection(Protocol):
+    """An upstream connection that carries one exchange at a time."""
+
+    reused: bool
+
+    def send(self, data: bytes, exchange: Exchange) -> None: ...
+    def abort(self) -> None: ...
+    def pause(self) -> None: ...
+    def resume(self) -> None: ...
+
+
+class Runtime(Protocol):
+    """What the worker lends to its exchanges."""
+
+    snapshot: Snapshot
+    metrics: Metrics
+
+    @property
+    def loads(self) -> Mapping[str, Load]: ...
+    def now(self) -> float: ...
+    def random(self) -> float: ...
+    def connect(self, address: Address, exchange: Exchange, *, fresh: bool) -> None:
+        """Lend an idle connection at once or open one; `connected` is called."""
+        ...
+
+    def wait(self, exchange: Exchange, seconds: float | None) -> None:
+        """Call `resume` after so long, or as soon as the snapshot changes."""
+        ...
+
+    def settled(self, exchange: Exchange, outcome: Settled) -> None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settled:
+    """All there is to know of a request that is over."""
+
+    request_id: str
+    key: str
+    route: str
+    model: str
+    operation: str
+    upstream: str
+    status: int
+    """As the client saw it; 499: the client left first."""
+    stream: bool
+    tries: int
+    usage: Usage | None
+    seconds: float
+    first_seconds: float | None
+    chunks: int
+
+
+class Exchange:
+    """Takes one routed request to its end."""
+
+    __slots__ = (
+        "_answer",
+        "_choice",
+        "_connection",
+        "_deadline",
+        "_fails",
+        "_first_at",
+        "_framing",
+        "_hold_until",
+        "_last_at",
+        "_over",
+        "_refused",
+        "_response",
+        "_runtime",
+        "_sent_at",
+        "_tried",
+        "client",
+        "key",
+        "request",
+        "request_id",
+        "route",
+        "started",
+        "tries",
+    )
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        client: Client,
+        *,
+        key: Key,
+        route: Route,
+        request: Request,
+        request_id: str,
+        framing: Framing,
+    ) -> None:
+        self._runtime, self.client = runtime, client
+        self.key, self.route, self.request = key, route, request
+        self.request_id, self._framing = request_id, framing
+        self.started = runtime.now()
+        self._deadline = self.started + route.timeouts.total
+        self._hold_until: float | None = None
+        self._tried: set[str] = set()
+        self._refused = self._over = False
+        self.tries = self._fails = 0
+        self._choice: Choice | None = None
+        self._connection: Connection | None = None
+        self._answer: Answer | None = None
+        self._response: tuple[UpstreamHead, bytes] | None = None
+        self._sent_at: float | None = None
+        self._first_at: float | None = None
+        self._last_at = self.started
+
+    # Trying.
+
+    def start(self) -> None:
+        """Begin, or go on after a wait."""
+        if self._over or self._choice is not None:
+            return
+        runtime = self._runtime
+        # The route of now: addresses come and go while a request waits.
+        self.route = runtime.snapshot.routes.get(self.route.name, self.route)
+        choice = choose(
+            self.route,
+            self.request.op,
+            self._tried,
+            runtime.loads,
+            runtime.random(),
+        )
+        if choice is None:
+            self._wait()
+            return
+        self._begin(choice, fresh=False)
+
+    resume = start
+
+    def _begin(self, choice: Choice, *, fresh: bool) -> None:
+        self._choice, self._answer = choice, None
+        self._sent_at = None
+        self._last_at = self._runtime.now()
+        self._runtime.connect(choice.address, self, fresh=fresh)
+
+    def _wait(self) -> None:
+        """No address is left: those that were tried, or wait for one."""
+        now = self._runtime.now()
+        if self._tried and not self._refused and self.tries >= self.route.attempts:
+            self._give_up()
+            return
+        if self._hold_until is None:
+            hold = self._runtime.snapshot.listener.hold.seconds
+            self._hold_until = min(now + hold, self._deadline)
+        if now >= self._hold_until:
+            self._give_up()
+            return
+        pause: float | None = None
+        if self._tried:
+            pause = min(_BACKOFF_S * 2**self._fails, _MAX_BACKOFF_S)
+            pause *= 0.5 + self._runtime.random() / 2
+            self._fails += 1
+        self._tried.clear()
+        self._refused = False
+        self._runtime.wait(self, pause)
+
+    def connected(self, connection: Connection) -> None:
+        choice = self._choice
+        if self._over or choice is None:
+            connection.abort()
+            return
+        self._connection = connection
+        self.tries += 1
+        self._sent_at = self._last_at = self._runtime.now()
+        body = upstream_body(self.request, choice.upstream.model)
+        head = choice.upstream.heads[choice.address.url, self.request.op]
+        connection.send(
+            b"%bx-request-id: %b\r\ncontent-length: %d\r\n\r\n%b"
+            % (head, self.request_id.encode(), len(body), body),
+            self,
+        )
+
+    def connect_failed(self, reason: str) -> None:
+        """Nobody listens there: it costs no try, but counts against the hold."""
+        choice = self._choice
+        if self._over or choice is None:
+            return
+        self._note(choice, reason)
+        self._refused = True
+        self._tried.add(choice.address.url)
+        self._choice = None
+        self.start()
+
+    def _next_try(self, outcome: str) -> None:
+        """Leave a try that gave no answer that the client could have."""
+        choice = self._choice
+        assert choice is not None
+        self._note(choice, outcome)
+        self._tried.add(choice.address.url)
+        self._choice = self._connection = self._answer = None
+        if self.tries >= self.route.attempts:
+            self._give_up()
+        else:
+            self.start()
+
+    def _note(self, choice: Choice, outcome: str) -> None:
+        name = choice.upstream.name
+        self._runtime.metrics.add("bud_gateway_tries_total", name, outcome)
+
+    def _give_up(self) -> None:
+        if self._response is not None:
+            head, body = self._response
+            answer = PlainAnswer(head, self._framing)
+            answer.feed(body)
+            self._finish(answer.end(), head.status, answer.usage)
+            return
+        if self.tries:
+            self.refuse(
+                HTTPStatus.BAD_GATEWAY,
+                f"no upstream of {self.request.model!r} answered",
+                code="upstream_failed",
+            )
+        else:
+            self.refuse(
+                HTTPStatus.SERVICE_UNAVAILABLE,
+                f"no replica of {self.request.model!r} is ready",
+                code="no_replica",
+                fields=[(b"retry-after", b"5")],
+            )
+
+    def refuse(
+        self,
+        status: HTTPStatus,
+        message: str,
+        *,
+        code: str,
+        fields: list[tuple[bytes, bytes]] | None = None,
+    ) -> None:
+        """Answer with an error of our own."""
+        body = error_body(status, message, code=code)
+        all_fields = [(b"content-type", b"application/json"), *(fields or ())]
+        head = response_head(
+            status,
+            all_fields + self._framing.fields,
+            length=len(body),
+            keep_alive=self._framing.keep_alive,
+        )
+        self._finish(head + body, status, None)
+
+    # The answer.
+
+    def answered(self, head: UpstreamHead) -> None:
+        """The head of an answer is here."""
+        self._last_at = self._runtime.now()
+        choice = self._choice
+        assert choice is not None
+        self._framing.fields[1:] = [
+            (b"x-bud-route", self.route.name.encode()),
+            (b"x-bud-upstream", choice.upstream.name.encode()),
+            (b"x-bud-tries", b"%d" % self.tries),
+        ]
+        self._answer = (
+            StreamAnswer(head, self._framing, hide_usage=not self.request.wants_usage)
+            if head.event_stream
+            else PlainAnswer(head, self._framing)
+        )
+
+    def received(self, data: bytes) -> None:
+        """Bytes of the answer's body are here."""
+        answer = self._answer
+        assert answer is not None
+        self._last_at = now = self._runtime.now()
+        out = answer.feed(data)
+        if not answer.committed:
+            if isinstance(answer, StreamAnswer) and answer.error is not None:
+                self._abandon("stream_error")
+            return
+        if self._first_at is None:
+            self._first_at = now
+        if out:
+            self.client.write(out)
+
+    def completed(self) -> None:
+        """The answer is whole."""
+        answer, choice = self._answer, self._choice
+        assert answer is not None
+        assert choice is not None
+        self._connection = None
+        if isinstance(answer, PlainAnswer):
+            if not answer.committed and self._should_retry(answer):
+                self._next_try(f"status_{answer.head.status}")
+                return
+            status = answer.head.status
+        else:
+            assert isinstance(answer, StreamAnswer)
+            if answer.error is not None and not answer.committed:
+                self._next_try("stream_error")
+                return
+            status = HTTPStatus.OK
+        self._note(choice, "ok" if status < HTTPStatus.BAD_REQUEST else "error")
+        self._finish(answer.end(), status, answer.usage)
+
+    def _should_retry(self, answer: PlainAnswer) -> bool:
+        status, body = answer.head.status, answer.body
+        if status in _RETRY or status in _REFUSED_US:
+            # A refusal of our credential must not look like one of the client's.
+            self._response = None if status in {401, 403} else (answer.head, body)
+            return True
+        if status == HTTPStatus.BAD_REQUEST and any(m in body for m in _OVERFLOW):
+            self._response = (answer.head, body)
+            return True
+        return False
+
+    def lost(self, reason: str) -> None:
+        """The upstream's connection is gone before the answer was whole."""
+        connection, self._connection = self._connection, None
+        answer, choice = self._answer, self._choice
+        if self._over or choice is None:
+            return
+        if answer is None and connection is not None and connection.reused:
+            # It was closed while idle, which says nothing about the upstream.
+            self.tries -= 1
+            self._begin(choice, fresh=True)
+        elif answer is None or not answer.committed:
+            self._next_try(reason)
+        elif isinstance(answer, StreamAnswer) and answer.done:
+            self._note(choice, "ok")
+            self._finish(answer.end(), HTTPStatus.OK, answer.usage)
+        else:
+            self._break_off(answer, choice, reason)
+
+    def _break_off(self, answer: Answer, choice: Choice, reason: str) -> None:
+        self._note(choice, reason)
+        last = answer.broken(
+            f"the upstream {choice.upstream.name!r} broke off: {reason}"
+        )
+        if last is None:
+            self._settle(HTTPStatus.BAD_GATEWAY, answer.usage)
+            self.client.cut()
+        else:
+            self._finish(last, HTTPStatus.BAD_GATEWAY, answer.usage)
+
+    # Time, and a client that leaves.
+
+    def sweep(self, now: float) -> None:
+        """Look for what has taken too long; called a few times a second."""
+        times = self.route.timeouts
+        if now >= self._deadline:
+            self._time_out("total_timeout", times)
+        elif self._choice is None:
+            if self._hold_until is not None and now >= self._hold_until:
+                self._give_up()
+        elif self._sent_at is not None:
+            self._sweep_answer(now, times)
+
+    def _sweep_answer(self, now: float, times: Timeouts) -> None:
+        answer = self._answer
+        assert self._sent_at is not None
+        if isinstance(answer, StreamAnswer) and not answer.committed:
+            if answer.events and now - self._sent_at >= HOLD_STREAM_S:
+                self._first_at = now
+                self.client.write(answer.commit())
+            elif now - self._sent_at >= times.first:
+                self._abandon("first_timeout")
+        elif answer is None:
+            if self.request.stream and now - self._sent_at >= times.first:
+                self._abandon("first_timeout")
+        elif now - self._last_at >= times.stall:
+            self._abandon("stall_timeout")
+
+    def _abandon(self, outcome: str) -> None:
+        """Leave the upstream, which stops its work, and go on without it."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.abort()
+        answer, choice = self._answer, self._choice
+        if answer is not None and answer.committed:
+            assert choice is not None
+            self._break_off(answer, choice, outcome)
+        else:
+            self._next_try(outcome)
+
+    def _time_out(self, outcome: str, times: Timeouts) -> None:
+        if self._answer is not None and self._answer.committed:
+            self._abandon(outcome)
+            return
+        if self._connection is not None:
+            self._connection.abort()
+            self._connection = None
+        self.refuse(
+            HTTPStatus.GATEWAY_TIMEOUT,
+            f"no answer within {times.total:g} s",
+            code="timeout",
+        )
+
+    def client_gone(self) -> None:
+        """Nobody reads the answer any more: stop the upstream's work."""
+        if self._over:
+            return
+        if self._connection is not None:
+            self._connection.abort()
+            self._connection = None
+        answer = self._answer
+        self._settle(499, answer.usage if answer is not None else None)
+
+    def client_slow(self, slow: bool) -> None:  # noqa: FBT001  as asyncio says it
+        if self._connection is not None:
+            (self._connection.pause if slow else self._connection.resume)()
+
+    # The end.
+
+    def _finish(self, data: bytes, status: int, usage: Usage | None) -> None:
+        if self._first_at is None:
+            self._first_at = self._runtime.now()
+        self._settle(status, usage)
+        self.client.write(data)
+        self.client.finish()
+
+    def _settle(self, status: int, usage: Usage | None) -> None:
+        self._over = True
+        now, answer, choice = self._runtime.now(), self._answer, self._choice
+        streamed = isinstance(answer, StreamAnswer)
+        self._runtime.settled(
+            self,
+            Settled(
+                request_id=self.request_id,
+                key=self.key.name,
+                route=self.route.name,
+                model=self.request.model,
+                operation=self.request.op,
+                upstream=choice.upstream.name if choice is not None else "",
+                status=int(status),
+                stream=streamed,
+                tries=self.tries,
+                usage=usage,
+                seconds=now - self.started,
+                first_seconds=(
+                    None if self._first_at is None else self._first_at - self.started
+                ),
+                chunks=answer.events if isinstance(answer, StreamAnswer) else 0,
+            ),
+        )

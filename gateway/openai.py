@@ -1,0 +1,164 @@
+"""The OpenAI surface: paths, errors, model lists, and what a request asks for.
+
+Called by the edge before a request is routed and by the exchange to write what
+goes upstream. Bytes in, bytes out; fields it does not know pass untouched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from http import HTTPStatus
+from typing import Any
+
+import orjson
+
+__all__ = [
+    "HOT_PATHS",
+    "BadRequest",
+    "Op",
+    "Request",
+    "error_body",
+    "model_body",
+    "models_body",
+    "read_request",
+    "upstream_body",
+]
+
+
+class Op(StrEnum):
+    """What an upstream can be asked to do; the values are `schemas` capabilities."""
+
+    CHAT = "chat"
+    COMPLETIONS = "completions"
+    EMBEDDINGS = "embeddings"
+
+
+HOT_PATHS = {
+    b"/v1/chat/completions": Op.CHAT,
+    b"/v1/completions": Op.COMPLETIONS,
+    b"/v1/embeddings": Op.EMBEDDINGS,
+}
+PATH_OF = {op: path.removeprefix(b"/v1") for path, op in HOT_PATHS.items()}
+
+# OpenAI's words for the class of an error, by status.
+_TYPES = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    429: "rate_limit_error",
+}
+
+
+class BadRequest(Exception):
+    """The client's request is wrong in a way that only the client can mend."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        status: HTTPStatus = HTTPStatus.BAD_REQUEST,
+    ) -> None:
+        super().__init__(message)
+        self.param, self.code, self.status = param, code, status
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A request's body and the few fields that decide about it."""
+
+    op: Op
+    raw: bytes
+    document: dict[str, Any]
+    model: str
+    stream: bool
+    wants_usage: bool
+    """The client itself asked for a usage chunk at the end of the stream."""
+
+
+def read_request(op: Op, raw: bytes) -> Request:
+    """Read what routing needs.
+
+    Raises:
+        BadRequest: not a JSON object, or no model in it.
+    """
+    try:
+        document = orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        raise BadRequest(f"cannot read the body as JSON: {error}") from error
+    if not isinstance(document, dict):
+        raise BadRequest("cannot read the body: it is not a JSON object")
+    model = document.get("model")
+    if not isinstance(model, str) or not model:
+        raise BadRequest("cannot choose a model: `model` is missing", param="model")
+    stream = document.get("stream")
+    if not isinstance(stream, bool | None):
+        raise BadRequest("cannot read `stream`: it is not a boolean", param="stream")
+    options = document.get("stream_options")
+    if options is not None and not isinstance(options, dict):
+        raise BadRequest(
+            "cannot read `stream_options`: it is not an object", param="stream_options"
+        )
+    return Request(
+        op=op,
+        raw=raw,
+        document=document,
+        model=model,
+        stream=bool(stream) and op is not Op.EMBEDDINGS,
+        wants_usage=bool(options and options.get("include_usage")),
+    )
+
+
+def upstream_body(request: Request, model: str | None) -> bytes:
+    """Write the body for an upstream that knows the model as ``model``.
+
+    A stream is always asked for its usage, so that it can be accounted for; the
+    chunk that brings it is taken out again when the client did not ask.
+    """
+    changes: dict[str, Any] = {}
+    if model is not None and model != request.model:
+        changes["model"] = model
+    if request.stream and not request.wants_usage:
+        options = request.document.get("stream_options") or {}
+        changes["stream_options"] = {**options, "include_usage": True}
+    return orjson.dumps({**request.document, **changes}) if changes else request.raw
+
+
+def error_body(
+    status: int,
+    message: str,
+    *,
+    code: str | None = None,
+    param: str | None = None,
+) -> bytes:
+    """Write an error the way OpenAI's clients read it."""
+    fallback = (
+        "server_error"
+        if status >= HTTPStatus.INTERNAL_SERVER_ERROR
+        else "invalid_request_error"
+    )
+    return orjson.dumps(
+        {
+            "error": {
+                "message": message,
+                "type": _TYPES.get(status, fallback),
+                "param": param,
+                "code": code,
+            }
+        }
+    )
+
+
+def model_body(name: str, owner: str) -> dict[str, Any]:
+    # OpenAI's `created` is when a model was trained, which a gateway cannot
+    # know; clients need the field to be there.
+    return {"id": name, "object": "model", "created": 0, "owned_by": owner}
+
+
+def models_body(models: Iterable[tuple[str, str]]) -> bytes:
+    """Write the list of (public name, owner)."""
+    data = [model_body(name, owner) for name, owner in models]
+    return orjson.dumps({"object": "list", "data": data})

@@ -1,0 +1,274 @@
+"""The config compiled for the data path: one immutable value, swapped whole.
+
+The worker compiles it from the two files' text; requests in flight keep the one
+they began with. Nothing here reads a file, an environment or a clock: secrets
+come in as an argument.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+import schemas.gateway as config
+from gateway.openai import PATH_OF, Op, models_body
+from schemas.errors import PermanentError
+
+__all__ = [
+    "Address",
+    "Key",
+    "Route",
+    "Snapshot",
+    "Target",
+    "Timeouts",
+    "Upstream",
+    "compile_snapshot",
+    "credentials",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """One place where an upstream listens."""
+
+    url: str
+    host: str
+    port: int
+    tls: bool
+    authority: bytes
+    prefix: bytes
+
+    @classmethod
+    def parse(cls, url: str) -> Address:
+        parts = urlsplit(url)
+        assert parts.hostname is not None  # the schema has checked
+        tls = parts.scheme == "https"
+        return cls(
+            url=url,
+            host=parts.hostname,
+            port=parts.port or (443 if tls else 80),
+            tls=tls,
+            authority=parts.netloc.encode(
+                "idna" if not parts.netloc.isascii() else "ascii"
+            ),
+            prefix=(parts.path.rstrip("/") or "/v1").encode(),
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Upstream:
+    name: str
+    model: str | None
+    ops: frozenset[Op]
+    addresses: tuple[Address, ...]
+    heads: Mapping[tuple[str, Op], bytes]
+    """The start of a request's head, by address and operation."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Target:
+    upstream: Upstream
+    weight: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timeouts:
+    """In seconds."""
+
+    connect: float
+    first: float
+    stall: float
+    total: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Route:
+    name: str
+    tiers: tuple[tuple[Target, ...], ...]
+    attempts: int
+    timeouts: Timeouts
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Key:
+    """What one API key may see; ``hash`` is what its hash must equal."""
+
+    name: str
+    hash: str
+    expires: float | None
+    """Seconds since the epoch."""
+    routes: Mapping[str, Route]
+    """By public model name."""
+    models: bytes
+    """The answer to ``GET /v1/models``."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Snapshot:
+    listener: config.Listener
+    pepper: bytes
+    keys: Mapping[str, Key]
+    """By hash."""
+    upstreams: Mapping[str, Upstream]
+    routes: Mapping[str, Route]
+    digest: str
+    """Of the two files' text: what is in force."""
+    urls: frozenset[str] = field(default_factory=frozenset)
+
+    def key_for(self, secret: bytes, *, now: float) -> Key | None:
+        """Find whose key this is; ``now`` in seconds since the epoch."""
+        digests = [f"sha256:{hashlib.sha256(secret).hexdigest()}"]
+        if self.pepper:
+            mac = hmac.new(self.pepper, secret, hashlib.sha256).hexdigest()
+            digests.append(f"hmac-sha256:{mac}")
+        for digest in digests:
+            key = self.keys.get(digest)
+            # The lookup already says yes; the comparison in constant time stays
+            # so that no other kind of lookup can weaken it unnoticed.
+            if key is not None and hmac.compare_digest(key.hash, digest):
+                return None if key.expires is not None and now >= key.expires else key
+        return None
+
+
+def credentials(given: config.GatewayConfig) -> Iterator[tuple[str, config.Credential]]:
+    """List (the field that needs it, where it is) for all secrets of a config."""
+    if given.gateway.key_pepper is not None:
+        yield "gateway.key_pepper", given.gateway.key_pepper
+    for name, upstream in given.upstreams.items():
+        if upstream.credential is not None:
+            yield f'upstreams."{name}".credential', upstream.credential
+
+
+def compile_snapshot(
+    given: config.GatewayConfig,
+    addresses: config.Addresses,
+    secrets: Mapping[str, str],
+    *,
+    digest: str,
+) -> Snapshot:
+    """Compile; ``secrets`` by the field that needs them, as `credentials` lists.
+
+    Raises:
+        PermanentError: a secret cannot stand in a header.
+    """
+    upstreams = {
+        name: _upstream(name, table, addresses, secrets)
+        for name, table in given.upstreams.items()
+    }
+    routes = {
+        name: _route(name, table, upstreams, given.gateway.timeouts)
+        for name, table in given.routes.items()
+    }
+    keys = {
+        table.hash: _key(name, table, given, routes)
+        for name, table in given.keys.items()
+        if not table.disabled
+    }
+    return Snapshot(
+        listener=given.gateway,
+        pepper=secrets.get("gateway.key_pepper", "").encode(),
+        keys=keys,
+        upstreams=upstreams,
+        routes=routes,
+        digest=digest,
+        urls=frozenset(
+            address.url
+            for upstream in upstreams.values()
+            for address in upstream.addresses
+        ),
+    )
+
+
+def _upstream(
+    name: str,
+    table: config.Upstream,
+    addresses: config.Addresses,
+    secrets: Mapping[str, str],
+) -> Upstream:
+    urls = addresses.upstreams.get(name, ()) if table.discovered else table.urls
+    places = tuple(Address.parse(url) for url in dict.fromkeys(urls))
+    secret = secrets.get(f'upstreams."{name}".credential')
+    if secret is not None and not (
+        secret.isascii() and secret.isprintable() and secret
+    ):
+        raise PermanentError(
+            f'cannot use the credential of upstreams."{name}": it is empty or holds '
+            "characters that cannot stand in a header",
+            hint="look for a line break or a quotation mark around it",
+        )
+    ops = frozenset(Op(capability) for capability in table.capabilities)
+    return Upstream(
+        name=name,
+        model=table.model,
+        ops=ops,
+        addresses=places,
+        heads={
+            (place.url, op): _head(place, op, secret) for place in places for op in ops
+        },
+    )
+
+
+def _head(address: Address, op: Op, secret: str | None) -> bytes:
+    bearer = f"authorization: Bearer {secret}\r\n".encode() if secret else b""
+    return (
+        b"POST %b%b HTTP/1.1\r\nhost: %b\r\n%b"
+        b"content-type: application/json\r\naccept-encoding: identity\r\n"
+        % (address.prefix, PATH_OF[op], address.authority, bearer)
+    )
+
+
+def _route(
+    name: str,
+    table: config.Route,
+    upstreams: Mapping[str, Upstream],
+    default: config.Timeouts,
+) -> Route:
+    tiers: dict[int, list[Target]] = {}
+    for target in table.targets:
+        tiers.setdefault(target.priority, []).append(
+            Target(upstreams[target.upstream], target.weight)
+        )
+    times = table.timeouts or default
+    return Route(
+        name=name,
+        tiers=tuple(tuple(tiers[priority]) for priority in sorted(tiers)),
+        attempts=table.attempts,
+        timeouts=Timeouts(
+            connect=times.connect.seconds,
+            first=times.first.seconds,
+            stall=times.stall.seconds,
+            total=times.total.seconds,
+        ),
+    )
+
+
+def _key(
+    name: str,
+    table: config.Key,
+    given: config.GatewayConfig,
+    routes: Mapping[str, Route],
+) -> Key:
+    project = name.partition("/")[0]
+    allowed = (
+        table.routes
+        if table.routes is not None
+        else [other for other in routes if other.partition("/")[0] == project]
+    )
+    visible = {
+        model: routes[route]
+        for route in allowed
+        for model in given.routes[route].models
+    }
+    owned = [
+        (model, visible[model].name.partition("/")[0]) for model in sorted(visible)
+    ]
+    return Key(
+        name=name,
+        hash=table.hash,
+        expires=table.expires.timestamp() if table.expires is not None else None,
+        routes=visible,
+        models=models_body(owned),
+    )

@@ -1,0 +1,277 @@
+"""The process that the operator starts: owns the port, the files, the workers (I/O).
+
+It holds the listening sockets itself, so that a connection which waits for a
+worker that died is served by its replacement. It watches the files and brings
+each valid state of them to every worker; it never touches a request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import sys
+from asyncio.subprocess import Process, create_subprocess_exec
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from gateway.control import read_message, write_message
+from gateway.files import Bundle, Files, compile_bundle
+from gateway.metrics import Metrics
+from schemas.errors import FoundryError, PermanentError
+from schemas.gateway import Listener
+
+__all__ = ["Supervisor", "bind"]
+
+_POLL_S = 0.1
+_NUMBERS_S = 2.0
+_MAX_RESTART_S = 5.0
+_BACKLOG = 4096
+_TREE = Path(__file__).resolve().parent.parent
+_log = structlog.get_logger("gateway")
+
+
+def bind(address: str, *, shared: bool) -> socket.socket:
+    """Bind ``host:port``.
+
+    Raises:
+        PermanentError: the address is taken or not ours.
+    """
+    host, _, port = address.rpartition(":")
+    host = host.strip("[]")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        if shared:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind((host, int(port)))
+        listening.listen(_BACKLOG)
+    except OSError as error:
+        listening.close()
+        raise PermanentError(
+            f"cannot listen on {address}: {error.strerror}",
+            hint="stop what listens there, or choose another address",
+        ) from error
+    listening.setblocking(False)
+    return listening
+
+
+class Slot:
+    """One worker's place: its socket stays, its process may be replaced."""
+
+    def __init__(self, listening: socket.socket) -> None:
+        self.listening = listening
+        self.process: Process | None = None
+        self.writer: asyncio.StreamWriter | None = None
+        self.applied = 0
+        """The generation that this worker works by; 0: none yet."""
+        self.restarts = 0
+        self.numbers: Metrics | None = None
+        self.asked: asyncio.Future[None] | None = None
+
+
+class Supervisor:
+    """Keeps the workers running and on what the files say."""
+
+    def __init__(self, files: Files, bundle: Bundle, listener: Listener) -> None:
+        self._files, self._bundle = files, bundle
+        self.generation = 1
+        self.rejected = 0
+        self.error: str | None = None
+        """What is wrong with the files, if their newest state is not in force."""
+        self._digests = {1: bundle.digests}
+        count = listener.workers or os.cpu_count() or 1
+        first = bind(listener.listen, shared=True)
+        host = listener.listen.rpartition(":")[0]
+        self.listen = f"{host}:{first.getsockname()[1]}"
+        rest = [bind(self.listen, shared=True) for _ in range(count - 1)]
+        self.slots = [Slot(listening) for listening in (first, *rest)]
+        self._retired = Metrics()
+        self._stopping = False
+        self._changed = asyncio.Event()
+
+    # What the admin side shows.
+
+    @property
+    def ready(self) -> bool:
+        return not self._stopping and all(slot.applied for slot in self.slots)
+
+    @property
+    def in_force(self) -> int:
+        """The generation that every worker has reached."""
+        return min(slot.applied for slot in self.slots)
+
+    def status(self) -> dict[str, Any]:
+        config, addresses = self._digests.get(self.in_force, (None, None))
+        return {
+            "ready": self.ready,
+            "listen": self.listen,
+            "generation": self.in_force,
+            "config": config,
+            "addresses": addresses,
+            "error": self.error,
+            "workers": [
+                {
+                    "pid": slot.process.pid if slot.process else None,
+                    "generation": slot.applied,
+                    "restarts": slot.restarts,
+                }
+                for slot in self.slots
+            ],
+        }
+
+    async def numbers(self) -> Metrics:
+        """Ask every worker, and add up."""
+        loop = asyncio.get_running_loop()
+        waits = []
+        for slot in self.slots:
+            if slot.writer is not None and slot.applied:
+                slot.asked = loop.create_future()
+                waits.append(slot.asked)
+                write_message(slot.writer, {"op": "numbers"})
+        if waits:
+            await asyncio.wait(waits, timeout=_NUMBERS_S)
+        total = Metrics()
+        total.merge(self._retired.dump(), gauges=False)
+        for slot in self.slots:
+            if slot.numbers is not None:
+                total.merge(slot.numbers.dump(), gauges=True)
+        total.set(
+            "bud_gateway_workers", to=sum(1 for slot in self.slots if slot.applied)
+        )
+        total.add(
+            "bud_gateway_worker_restarts_total",
+            n=sum(slot.restarts for slot in self.slots),
+        )
+        total.set("bud_gateway_config_generation", to=self.in_force)
+        total.add("bud_gateway_config_rejected_total", n=self.rejected)
+        valid = self.error is None and self.in_force == self.generation
+        total.set("bud_gateway_config_valid", to=int(valid))
+        for digest in self._digests.get(self.in_force, ()):
+            total.set("bud_gateway_config_info", digest, to=1)
+        return total
+
+    # Running.
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Serve until ``stop``, then drain and reap every worker."""
+        async with asyncio.TaskGroup() as tasks:
+            keepers = [tasks.create_task(self._keep(slot)) for slot in self.slots]
+            watcher = tasks.create_task(self._watch())
+            await stop.wait()
+            self._stopping = True
+            watcher.cancel()
+            for slot in self.slots:
+                slot.listening.close()  # ours; the worker takes what it still has
+                if slot.process is not None and slot.process.returncode is None:
+                    slot.process.terminate()
+            for keeper in keepers:
+                if not await self._finished(keeper):
+                    keeper.cancel()
+
+    async def _finished(self, keeper: asyncio.Task[None]) -> bool:
+        done, _ = await asyncio.wait({keeper}, timeout=_MAX_RESTART_S + self._drain_s)
+        return bool(done)
+
+    @property
+    def _drain_s(self) -> float:
+        return compile_bundle(self._bundle).listener.drain.seconds
+
+    async def _keep(self, slot: Slot) -> None:
+        """Run one worker, and another when it dies."""
+        pause = 0.0
+        try:
+            while not self._stopping:
+                await asyncio.sleep(pause)
+                lived = await self._live(slot)
+                if not self._stopping:
+                    slot.restarts += 1
+                    # At once when it had served; slower and slower when it
+                    # dies before it does.
+                    pause = 0.0 if lived else min(pause * 2 or 0.1, _MAX_RESTART_S)
+        finally:
+            if slot.process is not None and slot.process.returncode is None:
+                slot.process.kill()
+
+    async def _live(self, slot: Slot) -> bool:
+        """Start a worker and stay with it to its end; true if it had served."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            slot.process = await create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "gateway.worker",
+                str(theirs.fileno()),
+                str(slot.listening.fileno()),
+                pass_fds=(theirs.fileno(), slot.listening.fileno()),
+                env={**os.environ, "PYTHONPATH": str(_TREE)},
+            )
+        reader, slot.writer = await asyncio.open_connection(sock=ours)
+        self._send(slot)
+        while (message := await read_message(reader)) is not None:
+            self._heard(slot, message)
+        slot.writer.close()
+        served, slot.applied, slot.writer = bool(slot.applied), 0, None
+        code = await slot.process.wait()
+        if slot.numbers is not None:
+            self._retired.merge(slot.numbers.dump(), gauges=False)
+            slot.numbers = None
+        if not self._stopping:
+            _log.error("worker died", pid=slot.process.pid, code=code)
+        return served
+
+    def _send(self, slot: Slot) -> None:
+        if slot.writer is not None:
+            bundle = self._bundle.to_json()
+            message = {
+                "op": "snapshot",
+                "generation": self.generation,
+                "bundle": bundle,
+            }
+            write_message(slot.writer, message)
+
+    def _heard(self, slot: Slot, message: dict[str, Any]) -> None:
+        if message["op"] == "applied":
+            slot.applied = message["generation"]
+            for old in [g for g in self._digests if g < self.in_force]:
+                del self._digests[old]
+        elif message["op"] == "numbers":
+            slot.numbers = Metrics()
+            slot.numbers.merge(message["numbers"], gauges=True)
+            if slot.asked is not None and not slot.asked.done():
+                slot.asked.set_result(None)
+
+    async def _watch(self) -> None:
+        """Bring each new valid state of the files to the workers."""
+        seen = self._files.fingerprint()
+        while True:
+            await asyncio.sleep(_POLL_S)
+            now = self._files.fingerprint()
+            if now != seen:
+                self.reload()
+                # What is watched may itself have changed with the config; a
+                # change since the read is seen as one the next time.
+                seen = now if len(now) == len(self._files.fingerprint()) else ()
+
+    def reload(self) -> None:
+        """Read the files; invalid ones leave what is in force as it is."""
+        try:
+            bundle = self._files.read()
+            compile_bundle(bundle, file=str(self._files.config))
+        except FoundryError as error:
+            self.rejected += 1
+            self.error = str(error)
+            _log.error("config rejected", error=self.error)
+            return
+        self.error = None
+        if bundle == self._bundle:
+            return
+        self._bundle = bundle
+        self.generation += 1
+        self._digests[self.generation] = bundle.digests
+        for slot in self.slots:
+            self._send(slot)
+        _log.info("config sent", generation=self.generation, digests=bundle.digests)

@@ -1,0 +1,257 @@
+"""One worker process: the data path on one core (I/O).
+
+Started by the supervisor with two file descriptors, the socket it accepts from
+and the one it is told things through. Lends clock, randomness and connections
+to the exchanges. It reads no file: the snapshot is brought to it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import random
+import signal
+import socket
+import ssl
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import uvloop
+
+from gateway.cold import ColdSide
+from gateway.control import read_message, write_message
+from gateway.edge import Downstream
+from gateway.exchange import Exchange, Settled
+from gateway.files import Bundle, compile_bundle
+from gateway.metrics import Metrics
+from gateway.routing import Load
+from gateway.snapshot import Address, Snapshot
+from gateway.upstream import Pool
+
+__all__ = ["Worker", "main"]
+
+_SWEEP_S = 0.25
+"""Timeouts are kept to this: one sweep over all is cheaper than a timer each."""
+_IDLE_UPSTREAM_S = 60.0
+"""Below the 75 s after which common servers close an idle connection."""
+_BACKLOG = 4096
+
+
+class Worker:
+    """What exchanges and client connections run on."""
+
+    def __init__(
+        self, snapshot: Snapshot, loop: asyncio.AbstractEventLoop, *, seed: int
+    ) -> None:
+        self.snapshot = snapshot
+        self.metrics = Metrics()
+        self.draining = False
+        self._loop = loop
+        self.now = loop.time
+        self.random = random.Random(seed).random  # noqa: S311  shares load, no secret
+        self._pools: dict[str, Pool] = {}
+        self._exchanges: set[Exchange] = set()
+        self._connections: set[Downstream] = set()
+        self._waiting: dict[Exchange, asyncio.TimerHandle | None] = {}
+        self._tls = ssl.create_default_context()
+        self._cold = ColdSide(self)
+        self._id_prefix = os.urandom(8).hex().encode()
+        self._id_count = 0
+        self._sweeper = loop.call_later(_SWEEP_S, self._sweep)
+        self._quiet = asyncio.Event()
+
+    async def start(self) -> None:
+        await self._cold.start()
+
+    # For the exchanges.
+
+    @property
+    def loads(self) -> Mapping[str, Load]:
+        return self._pools
+
+    def connect(self, address: Address, exchange: Exchange, *, fresh: bool) -> None:
+        pool = self._pools.get(address.url)
+        if pool is None:
+            pool = Pool(address, self._loop, self._tls, wanted=self._is_wanted)
+            self._pools[address.url] = pool
+        pool.lend(exchange, fresh=fresh, limit_s=exchange.route.timeouts.connect)
+
+    def _is_wanted(self, url: str) -> bool:
+        return url in self.snapshot.urls and not self.draining
+
+    def wait(self, exchange: Exchange, seconds: float | None) -> None:
+        timer = None
+        if seconds is not None:
+            timer = self._loop.call_later(seconds, self._wake, exchange)
+        self._waiting[exchange] = timer
+
+    def _wake(self, exchange: Exchange) -> None:
+        timer = self._waiting.pop(exchange, None)
+        if timer is not None:
+            timer.cancel()
+        exchange.resume()
+
+    def settled(self, exchange: Exchange, outcome: Settled) -> None:
+        self._exchanges.discard(exchange)
+        timer = self._waiting.pop(exchange, None)
+        if timer is not None:
+            timer.cancel()
+        self._count(outcome)
+        if self.draining and not self._exchanges:
+            self._quiet.set()
+
+    def _count(self, outcome: Settled) -> None:
+        route, add = outcome.route, self.metrics.add
+        observe = self.metrics.observe
+        operation = outcome.operation
+        add("bud_gateway_requests_total", route, operation, str(outcome.status))
+        observe(
+            outcome.seconds, "bud_gateway_request_duration_seconds", route, operation
+        )
+        if outcome.usage is not None:
+            add("bud_gateway_tokens_total", route, "input", n=outcome.usage.input)
+            add("bud_gateway_tokens_total", route, "output", n=outcome.usage.output)
+        if outcome.stream and outcome.first_seconds is not None:
+            first = outcome.first_seconds
+            observe(first, "bud_gateway_time_to_first_chunk_seconds", route)
+            if outcome.chunks > 1:
+                mean = (outcome.seconds - first) / (outcome.chunks - 1)
+                observe(mean, "bud_gateway_time_per_output_chunk_seconds", route)
+
+    # For the client connections.
+
+    def wall(self) -> float:
+        return time.time()  # noqa: TID251  this is the module that reads the clock
+
+    def new_request_id(self) -> bytes:
+        self._id_count += 1
+        return b"req-%b%x" % (self._id_prefix, self._id_count)
+
+    def began(self, exchange: Exchange) -> None:
+        self._exchanges.add(exchange)
+
+    def joined(self, connection: Downstream) -> bool:
+        if len(self._connections) >= self.snapshot.listener.max_connections:
+            return False
+        self._connections.add(connection)
+        return True
+
+    def left(self, connection: Downstream) -> None:
+        self._connections.discard(connection)
+
+    def cold(self) -> asyncio.Protocol:
+        return self._cold.protocol()
+
+    def downstream(self) -> Downstream:
+        return Downstream(self)
+
+    # The snapshot, time, and the end.
+
+    def swap(self, snapshot: Snapshot) -> None:
+        """Put a new snapshot in force; what is in flight stays undisturbed."""
+        self.snapshot = snapshot
+        for url, pool in self._pools.items():
+            if url not in snapshot.urls:
+                pool.close_idle()
+        for exchange in list(self._waiting):
+            self._wake(exchange)
+
+    def _sweep(self) -> None:
+        now = self.now()
+        for exchange in list(self._exchanges):
+            exchange.sweep(now)
+        for connection in list(self._connections):
+            connection.sweep(now)
+        for url, pool in list(self._pools.items()):
+            pool.close_idle(before=now - _IDLE_UPSTREAM_S)
+            if pool.empty and not self._is_wanted(url):
+                del self._pools[url]
+        self._sweeper = self._loop.call_later(_SWEEP_S, self._sweep)
+
+    def numbers(self) -> Metrics:
+        self.metrics.set("bud_gateway_in_flight", to=len(self._exchanges))
+        self.metrics.set("bud_gateway_connections", to=len(self._connections))
+        return self.metrics
+
+    async def drain(self) -> None:
+        """Take no more, finish what is in flight, bounded by the config."""
+        self.draining = True
+        for connection in list(self._connections):
+            connection.close_if_idle()
+        if self._exchanges:
+            try:
+                async with asyncio.timeout(self.snapshot.listener.drain.seconds):
+                    await self._quiet.wait()
+            except TimeoutError:
+                pass  # what is left is cut off with the process
+
+    async def close(self) -> None:
+        self._sweeper.cancel()
+        for connection in list(self._connections):
+            connection.cut()
+        for pool in self._pools.values():
+            pool.abort()
+        await self._cold.close()
+
+
+async def serve(control: socket.socket, listening: socket.socket) -> None:
+    """Run until told to stop, or until the supervisor is gone."""
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    loop.add_signal_handler(signal.SIGTERM, stop.set)
+    loop.add_signal_handler(signal.SIGINT, lambda: None)  # the supervisor's to answer
+    reader, writer = await asyncio.open_connection(sock=control)
+    first = await read_message(reader)
+    if first is None:
+        return
+    worker = Worker(_compile(first), loop, seed=int.from_bytes(os.urandom(8)))
+    await worker.start()
+    server = await loop.create_server(
+        worker.downstream, sock=listening, backlog=_BACKLOG
+    )
+    # What lives now lives for ever: collections need not walk it again.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
+    write_message(writer, {"op": "applied", "generation": first["generation"]})
+
+    async def obey() -> None:
+        while (message := await read_message(reader)) is not None:
+            _obey(worker, message, writer)
+        stop.set()
+
+    async with asyncio.TaskGroup() as tasks:
+        listening_task = tasks.create_task(obey())
+        await stop.wait()
+        server.close()
+        await worker.drain()
+        listening_task.cancel()
+    await worker.close()
+
+
+def _obey(
+    worker: Worker, message: dict[str, Any], writer: asyncio.StreamWriter
+) -> None:
+    if message["op"] == "snapshot":
+        worker.swap(_compile(message))
+        write_message(writer, {"op": "applied", "generation": message["generation"]})
+    elif message["op"] == "numbers":
+        numbers = worker.numbers().dump()
+        write_message(writer, {"op": "numbers", "numbers": numbers})
+
+
+def _compile(message: dict[str, Any]) -> Snapshot:
+    return compile_bundle(Bundle(**message["bundle"]))
+
+
+def main() -> None:
+    control, listening = (socket.socket(fileno=int(fd)) for fd in sys.argv[1:3])
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(serve(control, listening))
+
+
+if __name__ == "__main__":
+    main()
