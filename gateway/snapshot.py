@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from urllib.parse import urlsplit
 
 import schemas.gateway as config
@@ -137,6 +137,9 @@ def credentials(given: config.GatewayConfig) -> Iterator[tuple[str, config.Crede
     """List (the field that needs it, where it is) for all secrets of a config."""
     if given.gateway.key_pepper is not None:
         yield "gateway.key_pepper", given.gateway.key_pepper
+    for name, key in given.keys.items():
+        if key.hash_from is not None:
+            yield f'keys."{name}".hash_from', key.hash_from
     for name, upstream in given.upstreams.items():
         if upstream.credential is not None:
             yield f'upstreams."{name}".credential', upstream.credential
@@ -163,7 +166,7 @@ def compile_snapshot(
         for name, table in given.routes.items()
     }
     keys = {
-        table.hash: _key(name, table, given, routes)
+        (found := _hash(name, table, secrets)): _key(name, table, found, given, routes)
         for name, table in given.keys.items()
         if not table.disabled
     }
@@ -228,9 +231,10 @@ def _route(
 ) -> Route:
     tiers: dict[int, list[Target]] = {}
     for target in table.targets:
-        tiers.setdefault(target.priority, []).append(
-            Target(upstreams[target.upstream], target.weight)
-        )
+        upstream = upstreams[target.upstream]
+        if target.model is not None:
+            upstream = replace(upstream, model=target.model)
+        tiers.setdefault(target.priority, []).append(Target(upstream, target.weight))
     times = table.timeouts or default
     return Route(
         name=name,
@@ -245,9 +249,23 @@ def _route(
     )
 
 
+def _hash(name: str, table: config.Key, secrets: Mapping[str, str]) -> str:
+    """Raises: PermanentError: what was read is no hash."""
+    if table.hash is not None:
+        return table.hash
+    found = secrets[f'keys."{name}".hash_from']
+    if config.HASH.fullmatch(found) is None:
+        raise PermanentError(
+            f'cannot use keys."{name}".hash_from: it does not hold a key\'s hash',
+            hint="write sha256: and 64 hex digits there",
+        )
+    return found
+
+
 def _key(
     name: str,
     table: config.Key,
+    found: str,
     given: config.GatewayConfig,
     routes: Mapping[str, Route],
 ) -> Key:
@@ -267,7 +285,7 @@ def _key(
     ]
     return Key(
         name=name,
-        hash=table.hash,
+        hash=found,
         expires=table.expires.timestamp() if table.expires is not None else None,
         routes=visible,
         models=models_body(owned),

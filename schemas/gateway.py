@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 from collections import Counter
 from collections.abc import Iterator
 from datetime import datetime
@@ -28,6 +29,7 @@ from pydantic import (
 from schemas.units import Bytes, Duration
 
 __all__ = [
+    "HASH",
     "Addresses",
     "Capability",
     "Credential",
@@ -49,9 +51,8 @@ PublicModel = Annotated[
     str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,199}$")
 ]
 """What a client writes in ``model``."""
-KeyHash = Annotated[
-    str, StringConstraints(pattern=r"^(sha256|hmac-sha256):[0-9a-f]{64}$")
-]
+HASH = re.compile(r"^(sha256|hmac-sha256):[0-9a-f]{64}$")
+KeyHash = Annotated[str, StringConstraints(pattern=HASH.pattern)]
 Capability = Literal["chat", "completions", "embeddings"]
 Dialect = Literal["openai"]
 Strategy = Literal["weighted"]
@@ -151,11 +152,19 @@ class Listener(_Table):
 class Key(_Table):
     """One API key, by its hash."""
 
-    hash: KeyHash
+    hash: KeyHash | None = None
+    hash_from: Credential | None = None
+    """Where the hash is, for a key that one machine made for itself."""
     routes: tuple[Ref, ...] | None = None
     """Routes it may use; absent: all of the project in its table's name."""
     expires: datetime | None = None
     disabled: bool = False
+
+    @model_validator(mode="after")
+    def _one_hash(self) -> Self:
+        if (self.hash is None) == (self.hash_from is None):
+            raise ValueError("cannot know the key: give either hash or hash_from")
+        return self
 
     @model_validator(mode="after")
     def _zoned(self) -> Self:
@@ -188,6 +197,8 @@ class Upstream(_Table):
 
 class Target(_Table):
     upstream: Ref
+    model: str | None = Field(default=None, min_length=1)
+    """The name this upstream knows the model by; absent: what the upstream says."""
     weight: int = Field(default=1, ge=0, le=1_000_000)
     priority: int = Field(default=0, ge=0, le=100)
     """Tier: 0 is tried first; a fallback chain is one tier after another."""
@@ -209,9 +220,9 @@ class Route(_Table):
     def _sane(self) -> Self:
         for what, names in (
             ("model", self.models),
-            ("target", tuple(target.upstream for target in self.targets)),
+            ("target", tuple((t.upstream, t.model) for t in self.targets)),
         ):
-            twice = [name for name, count in Counter(names).items() if count > 1]
+            twice = [n for n, count in Counter[object](names).items() if count > 1]
             if twice:
                 raise ValueError(f"cannot use the {what} {twice[0]!r} twice in a route")
         if not any(target.weight for target in self.targets):
@@ -266,6 +277,8 @@ class GatewayConfig(_Table):
                             f'keys."{name}".routes: cannot tell who answers for '
                             f"{model!r}: {first!r} and {route!r} both do"
                         )
+            if key.hash is None:
+                continue
             twin = owner.setdefault(key.hash, name)
             if twin != name:
                 yield f'keys."{name}".hash: cannot tell it from keys."{twin}"'
