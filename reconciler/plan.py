@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import orjson
 
@@ -61,8 +61,20 @@ class Plan:
     def empty(self) -> bool:
         return not self.steps
 
+    def canonical(self) -> bytes:
+        """What the digest covers: all but the words for people, which tell the time.
+
+        Integers, strings and lists only, keys in ASCII: sorted orjson is RFC 8785.
+        """
+        document = self.document()
+        document["blocked"] = [
+            [str(item.key), item.action, item.waits] for item in self.blocked
+        ]
+        document["drift"] = [str(item.key) for item in self.drift]
+        return orjson.dumps(document, option=orjson.OPT_SORT_KEYS)
+
     def document(self) -> dict[str, object]:
-        """The plan as JSON data; its canonical bytes are what the digest covers."""
+        """The plan as JSON data: what the comment, the console and agents read."""
         return {
             "version": PLAN_VERSION,
             "environment": self.environment,
@@ -151,7 +163,7 @@ def plan(
         unchanged=unchanged,
         inputs=dict(inputs) | {"live": _live_digest(observed)},
     )
-    return _sealed(made)
+    return replace(made, digest=hashlib.sha256(made.canonical()).hexdigest())
 
 
 def deletion_token(refs: Iterable[Ref]) -> str:
@@ -254,18 +266,3 @@ def _live_digest(observed: Mapping[Key, Live]) -> str:
         for key, live in sorted(observed.items())
     ]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
-
-
-def _sealed(made: Plan) -> Plan:
-    # Integers, strings and lists only, keys in ASCII: sorted orjson is RFC 8785 here.
-    canonical = orjson.dumps(made.document(), option=orjson.OPT_SORT_KEYS)
-    return Plan(
-        environment=made.environment,
-        commit=made.commit,
-        steps=made.steps,
-        blocked=made.blocked,
-        drift=made.drift,
-        unchanged=made.unchanged,
-        inputs=made.inputs,
-        digest=hashlib.sha256(canonical).hexdigest(),
-    )

@@ -19,8 +19,16 @@ Pattern = Annotated[
 
 class GatewaySettings(Strict):
     host: str = "127.0.0.1"
-    port: Annotated[int, Field(ge=0, le=65535)] = 8000
+    port: Annotated[int, Field(ge=1, le=65535)] = 8000
+    admin_port: Annotated[int, Field(ge=1, le=65535)] = Field(
+        default=8001, description="health and metrics, on loopback only"
+    )
     workers: Annotated[int, Field(ge=1, le=256)] = 1
+    local_key: bool = Field(
+        default=False,
+        description="accept the key that `bud up` makes for this machine, in the "
+        "project default",
+    )
 
 
 class Reconcile(Strict):

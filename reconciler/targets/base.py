@@ -7,12 +7,13 @@ one shared contract suite, ``memory`` among them.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Collection, Mapping
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from reconciler.values import Change, Key, Live
 
-__all__ = ["Progress", "Target"]
+__all__ = ["Progress", "Supervising", "Target", "Watching"]
 
 Progress = Callable[[Key, str], None]
 """Told what a long call is doing, in words a person reads."""
@@ -56,4 +57,22 @@ class Target(Protocol):
 
     async def health(self, key: Key) -> Live:
         """Ask one object how it is, by a real request where it serves any."""
+        ...
+
+
+@runtime_checkable
+class Supervising(Protocol):
+    """A target that keeps something running between two plans."""
+
+    async def supervise(self, stop: asyncio.Event) -> None:
+        """Run until ``stop``; what it keeps running goes on running after it."""
+        ...
+
+
+@runtime_checkable
+class Watching(Protocol):
+    """A target that can tell that something moved, sooner than the next look."""
+
+    async def watch(self, moved: Callable[[], None], stop: asyncio.Event) -> None:
+        """Call ``moved`` after a change of ours or anybody's, until ``stop``."""
         ...

@@ -1,0 +1,77 @@
+"""What every verb is given, and the few ways a verb speaks."""
+
+from __future__ import annotations
+
+import getpass
+import logging
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import orjson
+import structlog
+
+from reconciler.foundry import Foundry, open_foundry
+from reconciler.source import Checkout
+
+__all__ = ["Context", "actor", "pass_context"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Context:
+    repo: Path
+    environment: str
+    state: str | None
+    as_json: bool
+    level: str
+
+    @contextmanager
+    def foundry(self) -> Iterator[Foundry]:
+        self.start_log()
+        with open_foundry(self.repo, self.environment, self.state) as foundry:
+            yield foundry
+
+    @property
+    def checkout(self) -> Checkout:
+        return Checkout(self.repo)
+
+    def start_log(self) -> None:
+        """Structured lines on stderr: for people on a terminal, JSON elsewhere."""
+        people = sys.stderr.isatty()
+        structlog.configure(
+            processors=[
+                structlog.processors.add_log_level,
+                structlog.processors.TimeStamper(fmt="iso", utc=True),
+                structlog.dev.ConsoleRenderer()
+                if people
+                else structlog.processors.JSONRenderer(),
+            ],
+            wrapper_class=structlog.make_filtering_bound_logger(
+                logging.getLevelNamesMapping()[self.level.upper()]
+            ),
+            logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        )
+
+    def show(self, data: Any, text: str) -> None:
+        """Print the answer: the same facts as JSON or as text."""
+        if self.as_json:
+            click.echo(orjson.dumps(data, option=orjson.OPT_INDENT_2).decode())
+        elif text:
+            click.echo(text)
+
+
+pass_context = click.make_pass_decorator(Context)
+
+
+def actor(role: str = "") -> str:
+    """Who acts, for the ledger: a person at a machine, or a daemon there."""
+    try:
+        person = getpass.getuser()
+    except (KeyError, OSError):  # no such user: a container's bare uid
+        person = "unknown"
+    return f"{role or person}@{socket.gethostname()}"

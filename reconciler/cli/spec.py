@@ -1,0 +1,90 @@
+"""Verbs about what is written: init, validate, schema, resolve."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import click
+
+from reconciler import lockfile
+from reconciler.cli.context import Context, pass_context
+from reconciler.load import load, read_tree
+from reconciler.overlay import look_over, overlay
+from reconciler.scaffold import scaffold
+from reconciler.values import Commit
+from schemas.catalog import catalog
+from schemas.errors import SpecError
+from schemas.kinds import KINDS, json_schema
+
+__all__ = ["COMMANDS"]
+
+_UNNAMED = Commit(sha="0" * 40)
+"""Checking what is written needs no commit."""
+
+
+@click.command()
+@click.argument("directory", type=click.Path(path_type=Path))
+@pass_context
+def init(context: Context, directory: Path) -> None:
+    """Make a new repository that validates."""
+    made = scaffold(directory)
+    files = [str(path) for path in made]
+    context.show(
+        {"files": files},
+        f"made {len(files)} files in {directory}\n"
+        f"next: cd {directory} && bud validate && bud up",
+    )
+
+
+@click.command()
+@pass_context
+def validate(context: Context) -> None:
+    """Show every error of the checkout at once."""
+    reading = read_tree(context.repo, _UNNAMED)
+    problems = [*reading.problems]
+    for name in reading.documents.environments:
+        problems += look_over(reading.documents, name, broken=reading.broken)[1]
+    if problems:
+        raise SpecError(problems)
+    counts = {
+        "objects": len(reading.documents.spec),
+        "environments": len(reading.documents.environments),
+    }
+    context.show(
+        counts,
+        f"{counts['objects']} objects and {counts['environments']} environments are valid",
+    )
+
+
+@click.command()
+@click.argument("kind", type=click.Choice([*KINDS]), required=False)
+@pass_context
+def schema(context: Context, kind: str | None) -> None:
+    """Print the JSON Schema of one kind, or of all."""
+    wanted = [kind] if kind else [*KINDS]
+    found = {name: json_schema(name) for name in wanted}
+    replace(context, as_json=True).show(found[kind] if kind else found, "")
+
+
+@click.command()
+@click.option(
+    "--check", is_flag=True, help="Write nothing; exit 3 if the lock is stale."
+)
+@pass_context
+def resolve(context: Context, check: bool) -> int:  # noqa: FBT001
+    """Run the optimizer for what is open, and write the environment's lock."""
+    documents = load(context.repo, _UNNAMED)
+    desired = overlay(documents, context.environment)
+    lock, moved = lockfile.refresh(desired, catalog())
+    if not check and moved:
+        lockfile.write(context.repo, context.environment, lock)
+    path = lockfile.lock_path(context.repo, context.environment)
+    where, names = str(path.relative_to(context.repo)), [str(ref) for ref in moved]
+    state = "would change" if check else "changed"
+    said = f"{where} {state}: {', '.join(names)}" if moved else f"{where} is current"
+    context.show({"file": where, "changed": names}, said)
+    return 3 if check and moved else 0
+
+
+COMMANDS = [init, validate, schema, resolve]

@@ -1,0 +1,270 @@
+"""The daemon: run the line when something moved, and again after a while (I/O).
+
+`bud reconcile` runs it. Level-based: an event says only that a look is due, never
+what to do. One run at a time; a newer commit cancels the run in hand at once, and
+SIGTERM records it (laws 12 and 10). It decides nothing that `plan` could.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import datetime
+from uuid import uuid4
+
+import structlog
+
+from reconciler.metrics import Metrics
+from reconciler.pipeline import Pipeline, Prepared
+from reconciler.plan import Plan
+from reconciler.source import Source, Tree
+from reconciler.store import Journal, Run
+from reconciler.targets.base import Supervising, Watching
+from reconciler.values import Key, Outcome, OutcomeKind
+from schemas.errors import ChainBrokenError, FoundryError, SpecError
+
+__all__ = ["Daemon", "Progress"]
+
+_log = structlog.get_logger("daemon")
+
+_FIRST_RETRY_S = 5.0
+_MAX_RETRY_S = 300.0
+
+
+@dataclass(slots=True, kw_only=True)
+class Progress:
+    """What the daemon is doing, for whoever asks."""
+
+    commit: str = ""
+    phase: str = "starting"
+    since: datetime | None = None
+    plan: Plan | None = None
+    error: str = ""
+    steps: dict[Key, str] = field(default_factory=dict)
+    """Steps in hand -> what they are doing, in words."""
+
+
+class Daemon:
+    """One leader's loop over one source and one environment."""
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        source: Source,
+        journal: Journal,
+        *,
+        actor: str,
+        metrics: Metrics,
+        jitter: Callable[[], float] = random.random,
+        interval_s: float | None = None,
+        resolve: bool = False,
+    ) -> None:
+        """``interval_s`` overrides what the environment says; with ``resolve``
+        the lock of the checkout follows what is edited there."""
+        self._pipeline, self._source, self._journal = pipeline, source, journal
+        self._actor, self._metrics = actor, metrics
+        self._jitter, self._interval_s = jitter, interval_s
+        self._resolve = resolve
+        self.progress = Progress()
+        self._due = asyncio.Event()
+        self._failures = 0
+        self._wait_s = 0.0
+        self._again = False
+        self._said: object = None
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Reconcile until ``stop``.
+
+        Raises:
+            ChainBrokenError: the ledger does not prove what it should.
+            PermanentError: the ledger cannot be written, or somebody else leads.
+        """
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(self._follow(stop))]
+            for target in self._pipeline.targets.values():
+                if isinstance(target, Supervising):
+                    tasks.append(group.create_task(target.supervise(stop)))
+                if isinstance(target, Watching):
+                    tasks.append(group.create_task(target.watch(self._due.set, stop)))
+            try:
+                await self._loop(stop)
+            finally:
+                stop.set()
+                for task in tasks:
+                    task.cancel()
+
+    async def _follow(self, stop: asyncio.Event) -> None:
+        """Look as soon as the source moved."""
+        async for _ in self._source.changes(stop):
+            self._due.set()
+
+    async def _loop(self, stop: asyncio.Event) -> None:
+        while not stop.is_set():
+            self._due.clear()
+            self._again = False
+            await self._until_superseded(stop)
+            if not stop.is_set() and not self._again:
+                self.progress.phase = "waiting"
+                await self._next_look(stop)
+
+    async def _next_look(self, stop: asyncio.Event) -> None:
+        """Wait until something moved, the pause is over, or the end."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._wait_s):
+                await _either(self._due, stop)
+
+    async def _until_superseded(self, stop: asyncio.Event) -> None:
+        """Run once, but stop at once when a newer tree or the end arrives."""
+        async with asyncio.TaskGroup() as group:
+            run = group.create_task(self._once())
+            guard = group.create_task(self._cancel_if_newer(run, stop))
+            await asyncio.wait([run])
+            guard.cancel()
+
+    async def _cancel_if_newer(
+        self, run: asyncio.Task[None], stop: asyncio.Event
+    ) -> None:
+        while True:
+            await _either(self._due, stop)
+            if stop.is_set() or await self._is_newer():
+                run.cancel()
+                return
+            # Something else moved: this run goes on, and the next follows at once.
+            self._due.clear()
+            self._again = True
+
+    async def _is_newer(self) -> bool:
+        try:
+            tree = await self._source.newest()
+        except FoundryError:
+            return False
+        return tree.commit.sha != self.progress.commit
+
+    async def _once(self) -> None:
+        """One pass of the line, whatever comes of it."""
+        started = self._pipeline.clock()
+        self.progress.phase, self.progress.since = "reading", started
+        try:
+            with self._metrics.run():
+                tree = await self._source.newest()
+                self.progress.commit = tree.commit.sha
+                await self._reconcile(tree, started)
+        except ChainBrokenError:
+            raise
+        except FoundryError as error:
+            # Nothing was read or nothing could be planned: what lives stays.
+            self._failed(error)
+        else:
+            self.progress.error = ""
+            self._failures = 0
+
+    async def _reconcile(self, tree: Tree, started: datetime) -> None:
+        if self._resolve:
+            self._pipeline.refresh_lock(tree)
+        prepared = await self._pipeline.prepare(tree)
+        made = prepared.plan
+        self.progress.plan, self.progress.phase = made, "applying"
+        self._metrics.planned(made, len(prepared.observed))
+        self._explain(made)
+        self._pace(prepared, settled=made.empty)
+        if made.empty:
+            return
+        run = Run(
+            id=uuid4().hex,
+            environment=made.environment,
+            commit=made.commit.sha,
+            plan=made.digest,
+            started_at=started,
+        )
+        self._pipeline.store.start_run(run)
+        outcomes: tuple[Outcome, ...] = ()
+        result = "interrupted"
+        try:
+            outcomes = await self._pipeline.execute(
+                prepared, self._journal, actor=self._actor, progress=self._tell
+            )
+            failed = any(o.kind is OutcomeKind.FAILED for o in outcomes)
+            result = "failed" if failed else "done"
+        finally:
+            self.progress.steps.clear()
+            self._metrics.applied(outcomes)
+            self._pipeline.store.end_run(
+                _ended(run, self._pipeline.clock(), result, outcomes)
+            )
+        _log.info("applied", result=result, plan=made.digest[:12], steps=len(outcomes))
+
+    def _pace(self, prepared: Prepared, *, settled: bool) -> None:
+        """When to look again if nothing moves before."""
+        reconcile = prepared.desired.environment.spec.reconcile
+        pause = self._interval_s or reconcile.interval.seconds
+        if not settled or prepared.plan.blocked:
+            pause = min(pause, _FIRST_RETRY_S)
+        # Up to a fifth sooner, so that a fleet of daemons does not beat as one.
+        self._wait_s = pause * (1.0 - 0.2 * self._jitter())
+
+    def _failed(self, error: FoundryError) -> None:
+        self.progress.error = self._pipeline.mask(str(error))
+        self._failures += 1
+        ceiling = min(_MAX_RETRY_S, _FIRST_RETRY_S * 2.0 ** (self._failures - 1))
+        self._wait_s = ceiling * (0.5 + 0.5 * self._jitter())
+        problems = len(error.problems) if isinstance(error, SpecError) else 1
+        if self._said != self.progress.error:
+            self._said = self.progress.error
+            _log.error("cannot plan", problems=problems, error=self.progress.error)
+
+    def _explain(self, made: Plan) -> None:
+        """Say what changed since the last look, and nothing twice."""
+        said = (made.commit.sha, made.canonical() if not made.empty else made.blocked)
+        if said == self._said:
+            return
+        self._said = said
+        _log.info(
+            "planned",
+            commit=made.commit.sha[:12],
+            steps=len(made.steps),
+            blocked=len(made.blocked),
+            unchanged=made.unchanged,
+        )
+        for item in made.blocked:
+            _log.warning(
+                "waits", object=str(item.key), reason=item.waits, detail=item.detail
+            )
+        for drift in made.drift:
+            _log.warning("drifted", object=str(drift.key), detail=drift.detail)
+
+    def _tell(self, key: Key, doing: str) -> None:
+        if doing in tuple(OutcomeKind):
+            self.progress.steps.pop(key, None)
+        else:
+            self.progress.steps[key] = doing
+        _log.info("step", object=str(key), doing=doing)
+
+
+async def _either(one: asyncio.Event, other: asyncio.Event) -> None:
+    tasks = [asyncio.ensure_future(event.wait()) for event in (one, other)]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
+def _ended(run: Run, at: datetime, result: str, outcomes: tuple[Outcome, ...]) -> Run:
+    counts: dict[str, int] = {}
+    for outcome in outcomes:
+        counts[outcome.kind] = counts.get(outcome.kind, 0) + 1
+    errors = [f"{o.key}: {o.error}" for o in outcomes if o.error]
+    return Run(
+        id=run.id,
+        environment=run.environment,
+        commit=run.commit,
+        plan=run.plan,
+        started_at=run.started_at,
+        ended_at=at,
+        result=result,
+        error="\n".join(errors),
+        summary=counts,
+    )

@@ -1,0 +1,154 @@
+"""One foundry on this machine: its folders, store, targets and pipeline (I/O).
+
+The commands and the daemon open one; nothing else knows where things lie. State
+belongs to one environment: two environments of a checkout never share an
+inventory, so that one can never delete what the other made.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from reconciler.apikeys import new_key
+from reconciler.gateway_process import GatewayProcess
+from reconciler.pipeline import Pipeline
+from reconciler.secrecy import Mask
+from reconciler.store import Store, open_store
+from reconciler.targets.base import Target
+from reconciler.targets.gateway import GatewayTarget
+from reconciler.targets.local import LocalTarget
+from renderers.gateway import LOCAL_KEY_HASH
+from schemas.catalog import catalog
+from schemas.gateway import hash_key
+
+__all__ = ["Foundry", "Home", "now", "open_foundry"]
+
+
+def now() -> datetime:
+    """The clock of every process that is not a test."""
+    return datetime.now(UTC)  # noqa: TID251  the one place that reads it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Home:
+    """Where one environment keeps its state."""
+
+    root: Path
+    url: str
+    """Of the store."""
+
+    @property
+    def ledger_key(self) -> Path:
+        return self.root / "ledger.key"
+
+    @property
+    def local(self) -> Path:
+        return self.root / "local"
+
+    @property
+    def gateway_config(self) -> Path:
+        return self.root / "gateway" / "gateway.toml"
+
+    @property
+    def daemon(self) -> Path:
+        """Who runs the daemon and where it answers, while it runs."""
+        return self.root / "daemon.json"
+
+    @property
+    def daemon_log(self) -> Path:
+        return self.root / "daemon.log"
+
+    def local_key(self) -> str:
+        """The API key of this machine: made once, its hash beside it for the gateway."""
+        file = self.root / "gateway" / "local.key"
+        if not file.exists():
+            made = new_key()
+            hashed = file.with_name(LOCAL_KEY_HASH)
+            hashed.write_text(hash_key(made), encoding="utf-8")
+            with open(file, "x", opener=_private, encoding="utf-8") as out:
+                out.write(made)
+        return file.read_text(encoding="utf-8")
+
+    @property
+    def source(self) -> Path:
+        return self.root / "source"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Foundry:
+    repo: Path
+    environment: str
+    home: Home
+    store: Store
+    local: LocalTarget
+    gateway: GatewayProcess
+    pipeline: Pipeline
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
+def home_of(repo: Path, environment: str, state: str | None) -> Home:
+    """``state`` is a folder, the URL of a store, or nothing for ``.bud/``."""
+    root = repo / ".bud" / environment
+    if state is not None and "://" in state:
+        return Home(root=root, url=state)
+    if state is not None:
+        root = Path(state) / environment
+    return Home(root=root, url=f"sqlite:///{root.resolve() / 'state.db'}")
+
+
+@contextmanager
+def open_foundry(
+    repo: Path, environment: str, state: str | None = None
+) -> Iterator[Foundry]:
+    """Open the state of one environment, made when it is not there yet.
+
+    Raises:
+        PermanentError: the store cannot be opened, or a newer version wrote it.
+    """
+    home = home_of(repo, environment, state)
+    home.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+    home.gateway_config.parent.mkdir(exist_ok=True)
+    store = open_store(
+        home.url, key=home.ledger_key, origin=f"bud/{environment}", clock=now
+    )
+    gateway = GatewayProcess(home.gateway_config)
+    local = LocalTarget(home.local)
+    targets: Mapping[str, Target] = {
+        "local": local,
+        "gateway": GatewayTarget(
+            home.gateway_config, ask=gateway.ask, keep=gateway.supervise
+        ),
+    }
+    pipeline = Pipeline(
+        environment=environment,
+        catalog=catalog(),
+        targets=targets,
+        store=store,
+        clock=now,
+        mask=Mask(_secrets_of_this_process()),
+    )
+    with store:
+        yield Foundry(
+            repo=repo,
+            environment=environment,
+            home=home,
+            store=store,
+            local=local,
+            gateway=gateway,
+            pipeline=pipeline,
+        )
+
+
+def _secrets_of_this_process() -> Iterator[str]:
+    """Values that a credential can refer to: whatever looks like one by its name."""
+    for name, value in os.environ.items():
+        if any(word in name for word in ("KEY", "TOKEN", "SECRET", "PASSWORD")):
+            yield value

@@ -1,0 +1,153 @@
+"""The straight line. Read this file and you know the product.
+
+    load -> overlay -> resolve -> render -> observe -> plan -> apply -> record
+
+`bud plan`, `bud apply`, the daemon and CI all call it; there is one engine. Load
+and observe read the world, apply changes it, and every step between decides by
+values alone. Record brackets apply: an intent before each write, its outcome
+after it, in a ledger that can be proven.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+import orjson
+
+from reconciler import load as reading
+from reconciler import lockfile
+from reconciler.apply import Applier
+from reconciler.holds import held, records
+from reconciler.observe import observe
+from reconciler.overlay import overlay
+from reconciler.plan import Plan, plan
+from reconciler.render import Renderer
+from reconciler.resolve import resolve
+from reconciler.source import Tree
+from reconciler.store import Journal, Store
+from reconciler.targets.base import Progress, Target
+from reconciler.values import Commit, Desired, Key, Live, Outcome, Rendered
+from schemas.catalog import Catalog, catalog_digest
+from schemas.errors import PermanentError
+
+__all__ = ["Pipeline", "Prepared"]
+
+_HISTORY = 5000
+"""Ledger entries that backoff and fights are read off: far more than either needs."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """A plan with what it was made from, for those who explain it."""
+
+    plan: Plan
+    desired: Desired
+    rendered: Rendered
+    observed: Mapping[Key, Live]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pipeline:
+    """The line with its surroundings: what is read, what is written, which clock."""
+
+    environment: str
+    catalog: Catalog
+    targets: Mapping[str, Target]
+    store: Store
+    clock: Callable[[], datetime]
+    mask: Callable[[str], str] = str
+    _files: reading.Cache = field(default_factory=dict)
+    _renderer: Renderer = field(default_factory=Renderer)
+
+    def desire(self, tree: Tree) -> Desired:
+        """load, overlay. Raises SpecError with every problem of the commit."""
+        documents = reading.load(tree.root, tree.commit, cache=self._files)
+        return overlay(documents, self.environment)
+
+    def refresh_lock(self, tree: Tree) -> None:
+        """resolve, where somebody works in the checkout: decide and write the lock."""
+        lock, moved = lockfile.refresh(self.desire(tree), self.catalog)
+        if moved:
+            lockfile.write(tree.root, self.environment, lock)
+
+    async def prepare(self, tree: Tree) -> Prepared:
+        """From a checkout to a plan. Reads, and changes nothing."""
+        desired = self.desire(tree)
+        resolved = resolve(desired, self.catalog)
+        rendered = self._renderer.render(resolved)
+        owned = self.store.inventory()
+        observed = await observe(self.targets, {*rendered.units, *owned})
+        made = plan(
+            commit=tree.commit,
+            environment=self.environment,
+            settings=desired.environment.spec,
+            units=rendered.units,
+            observed=observed,
+            owned=owned,
+            held=held(
+                {*rendered.units, *owned},
+                units=rendered.units,
+                history=records(reversed(self.store.log.entries(limit=_HISTORY))),
+                suspensions=self.store.suspensions(self.clock()),
+                frozen=self.store.frozen(),
+                writers={key: live.writer for key, live in observed.items()},
+                now=self.clock(),
+            ),
+            inputs=_inputs(tree.commit, desired, rendered),
+        )
+        return Prepared(
+            plan=made, desired=desired, rendered=rendered, observed=observed
+        )
+
+    async def execute(
+        self, prepared: Prepared, journal: Journal, *, actor: str, progress: Progress
+    ) -> tuple[Outcome, ...]:
+        """apply, record. Do exactly the plan."""
+        self.store.save_plan(prepared.plan.digest, prepared.plan.canonical())
+        applier = Applier(
+            targets=self.targets,
+            journal=journal,
+            actor=actor,
+            progress=progress,
+            mask=self.mask,
+        )
+        return await applier.run(prepared.plan)
+
+    def check_pinned(self, prepared: Prepared, digest: str) -> None:
+        """Law 5: what was approved is what runs, or the one that moved is named."""
+        if prepared.plan.digest == digest:
+            return
+        saved = self.store.plan(digest)
+        if saved is None:
+            raise PermanentError(
+                f"cannot apply plan {digest}: no such plan is kept here",
+                hint="run `bud plan` and name the digest that it prints",
+            )
+        raise PermanentError(
+            f"cannot apply plan {digest}: "
+            f"{moved(orjson.loads(saved.document), prepared.plan.document())} moved",
+            hint="run `bud plan` again and look at what is different",
+        )
+
+
+def moved(before: Mapping[str, object], now: Mapping[str, object]) -> str:
+    """The inputs in which two plan documents differ."""
+    was, is_ = before.get("inputs"), now.get("inputs")
+    if isinstance(was, dict) and isinstance(is_, dict) and was != is_:
+        names = sorted({*was, *is_})
+        return ", ".join(name for name in names if was.get(name) != is_.get(name))
+    return "what holds a step back"
+
+
+def _inputs(commit: Commit, desired: Desired, rendered: Rendered) -> dict[str, str]:
+    units = "\n".join(f"{k} {u.digest}" for k, u in sorted(rendered.units.items()))
+    lock = orjson.dumps(desired.lock, option=orjson.OPT_SORT_KEYS)
+    return {
+        "commit": commit.sha,
+        "rendered": hashlib.sha256(units.encode()).hexdigest(),
+        "lock": hashlib.sha256(lock).hexdigest(),
+        "catalog": catalog_digest(),
+    }

@@ -1,0 +1,167 @@
+"""Render: every object as the bytes each target shall hold for it (pure).
+
+The pipeline calls it. It knows which renderer speaks for which object and which
+object must be servable before which; how the bytes look is the renderers' own.
+An object whose inputs are the same as last time is not rendered again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TypeVar
+
+from reconciler.values import Desired, Key, Rendered, Resolved, Unit
+from renderers import gateway, local
+from schemas.access import ApiKey
+from schemas.cluster import Cluster
+from schemas.endpoint import Endpoint
+from schemas.kinds import references
+from schemas.model import Model
+from schemas.objects import DEFAULT_PROJECT, FoundryObject, Ref
+from schemas.resolution import Resolution
+from schemas.route import Provider, Route
+
+__all__ = ["Renderer"]
+
+T = TypeVar("T", bound=FoundryObject)
+
+
+@dataclass(slots=True)
+class Renderer:
+    """Renders, and remembers what it rendered from which values."""
+
+    rendered: int = 0
+    """Objects rendered so far; a second look at the same values adds none."""
+    _memo: dict[Key, tuple[tuple[object, ...], Unit]] = field(default_factory=dict)
+
+    def render(self, resolved: Resolved) -> Rendered:
+        """One unit for each object and target; raises nothing that a plan can heal."""
+        units: dict[Key, Unit] = {}
+        for key, inputs, make in _parts(resolved):
+            known = self._memo.get(key)
+            if known is None or not _same(known[0], inputs):
+                content = make()
+                digest = hashlib.sha256(content).hexdigest()
+                unit = Unit(key=key, content=content, digest=digest)
+                known = self._memo[key] = inputs, unit
+                self.rendered += 1
+            units[key] = known[1]
+        self._memo = {key: self._memo[key] for key in units}
+        return Rendered(
+            units={key: _placed(unit, resolved, units) for key, unit in units.items()}
+        )
+
+
+def _same(one: tuple[object, ...], other: tuple[object, ...]) -> bool:
+    return len(one) == len(other) and all(
+        a is b or a == b for a, b in zip(one, other, strict=True)
+    )
+
+
+Part = tuple[Key, tuple[object, ...], Callable[[], bytes]]
+
+
+def _parts(resolved: Resolved) -> Iterator[Part]:
+    """(key, everything its bytes depend on, how to make them)."""
+    desired = resolved.desired
+    environment = desired.environment
+    where = Ref("Environment", DEFAULT_PROJECT, environment.metadata.name)
+    yield (
+        Key("gateway", where),
+        (environment,),
+        partial(gateway.render_environment, environment),
+    )
+    routes: dict[Ref, Route] = {
+        r: o for r, o in desired.objects.items() if isinstance(o, Route)
+    }
+    for ref, item in desired.objects.items():
+        key = Key("gateway", ref)
+        match item:
+            case Endpoint():
+                yield from _endpoint(item, desired, resolved.resolutions[ref])
+            case Provider():
+                yield key, (item,), partial(gateway.render_provider, item)
+            case ApiKey():
+                yield key, (item,), partial(gateway.render_key, item)
+            case Route():
+                inputs = (item, *routes.values()) if item.spec.fallbacks else (item,)
+                yield key, inputs, partial(gateway.render_route, item, routes)
+            case _:
+                pass
+    yield from _models(resolved)
+
+
+def _endpoint(
+    item: Endpoint, desired: Desired, resolution: Resolution
+) -> Iterator[Part]:
+    model = find(desired, Ref("Model", item.metadata.project, item.spec.model), Model)
+    inputs = (item, model, resolution)
+    cluster = cluster_of(desired, item, resolution)
+    if cluster.spec.provider == "local":
+        yield (
+            Key("local", item.ref),
+            inputs,
+            partial(local.render_endpoint, item, model, resolution),
+        )
+    yield (
+        Key("gateway", item.ref),
+        (item, model),
+        partial(gateway.render_endpoint, item, model),
+    )
+
+
+def _models(resolved: Resolved) -> Iterator[Part]:
+    """Weights for each local endpoint whose engine reads any."""
+    desired, wanted = resolved.desired, set[Ref]()
+    for ref, item in desired.objects.items():
+        if isinstance(item, Endpoint) and item.spec.engine.name != "simulator":
+            cluster = cluster_of(desired, item, resolved.resolutions[ref])
+            if cluster.spec.provider == "local":
+                name = Ref("Model", item.metadata.project, item.spec.model)
+                wanted.add(find(desired, name, Model).ref)
+    for ref in sorted(wanted):
+        model = find(desired, ref, Model)
+        yield Key("local", ref), (model,), partial(local.render_model, model)
+
+
+def _placed(unit: Unit, resolved: Resolved, units: dict[Key, Unit]) -> Unit:
+    """Add what must be servable first."""
+    key, desired = unit.key, resolved.desired
+    item = desired.objects.get(key.ref)
+    if item is None:
+        return unit
+    after = set[Key]()
+    if key.target == "gateway" and isinstance(item, Endpoint):
+        # Its own processes, wherever they run.
+        after = {other for other in units if other.ref == key.ref and other != key}
+    else:
+        for _, named in references(item):
+            found = resolve_ref(desired, named)
+            after.add(Key(key.target, found))
+    return Unit(
+        key=key,
+        content=unit.content,
+        digest=unit.digest,
+        after=tuple(sorted(k for k in after if k in units)),
+    )
+
+
+def resolve_ref(desired: Desired, ref: Ref) -> Ref:
+    """A name means an object of the project, else one that all projects share."""
+    shared = Ref(ref.kind, DEFAULT_PROJECT, ref.name)
+    return ref if ref in desired.objects or shared not in desired.objects else shared
+
+
+def find(desired: Desired, ref: Ref, kind: type[T]) -> T:
+    """The object a checked reference names."""
+    found = desired.objects[resolve_ref(desired, ref)]
+    assert isinstance(found, kind), "overlay checked every reference"
+    return found
+
+
+def cluster_of(desired: Desired, item: Endpoint, resolution: Resolution) -> Cluster:
+    ref = Ref("Cluster", item.metadata.project, resolution.cluster)
+    return find(desired, ref, Cluster)

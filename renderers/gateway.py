@@ -1,0 +1,166 @@
+"""Routes, providers, keys and endpoints as tables of the gateway's TOML (pure).
+
+Called by `reconciler.render`, one object at a time: each object is one table, so
+that each is planned, applied and recorded on its own. The target joins them into
+one file. Secrets never pass here, only where they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pydantic import BaseModel
+
+from schemas import gateway as config
+from schemas.access import ApiKey
+from schemas.endpoint import Endpoint
+from schemas.environment import Environment
+from schemas.gateway_toml import dump_table
+from schemas.model import Model
+from schemas.objects import DEFAULT_PROJECT, Credential, Ref
+from schemas.route import Fallback, Provider, Route, RouteTarget
+
+__all__ = [
+    "render_endpoint",
+    "render_environment",
+    "render_key",
+    "render_provider",
+    "render_route",
+    "upstream_of",
+]
+
+ADDRESSES = "../local/addresses.json"
+"""Where the local target publishes replicas, seen from the gateway's folder."""
+
+LOCAL_KEY_HASH = "local.sha256"
+"""Of the key that this machine made for itself, in the gateway's folder."""
+
+_CAPABILITIES: dict[str, tuple[config.Capability, ...]] = {
+    "chat": ("chat", "completions"),
+    "completion": ("completions",),
+    "embedding": ("embeddings",),
+}
+
+
+def render_environment(environment: Environment) -> bytes:
+    settings = environment.spec.gateway
+    listener = config.Listener(
+        listen=f"{settings.host}:{settings.port}",
+        admin=f"127.0.0.1:{settings.admin_port}",
+        workers=settings.workers,
+        discovery=ADDRESSES,
+    )
+    content = dump_table("gateway", listener).encode()
+    if settings.local_key:
+        key = config.Key(hash_from=config.Credential(file=LOCAL_KEY_HASH))
+        content += _table("keys", f"{DEFAULT_PROJECT}/local.key", key)
+    return content
+
+
+def render_endpoint(endpoint: Endpoint, model: Model) -> bytes:
+    """An upstream whose addresses its cluster's target publishes."""
+    upstream = config.Upstream(
+        discovered=True,
+        model=endpoint.metadata.name,
+        capabilities=_CAPABILITIES[model.spec.task],
+    )
+    return _table("upstreams", upstream_of(endpoint.ref), upstream)
+
+
+def render_provider(provider: Provider) -> bytes:
+    upstream = config.Upstream(
+        dialect=provider.spec.dialect,
+        urls=(provider.spec.base_url,),
+        credential=_credential(provider.spec.credentials),
+    )
+    return _table("upstreams", upstream_of(provider.ref), upstream)
+
+
+def render_key(key: ApiKey) -> bytes:
+    project, spec = key.metadata.project, key.spec
+    table = config.Key(
+        hash=spec.hash,
+        routes=tuple(f"{project}/{name}" for name in spec.routes) or None,
+        expires=spec.expires,
+        disabled=spec.disabled,
+    )
+    return _table("keys", f"{project}/{key.metadata.name}", table)
+
+
+def render_route(route: Route, routes: Mapping[Ref, Route]) -> bytes:
+    """``routes`` are those that fallbacks may name; cycles were refused before."""
+    spec = route.spec
+    table = config.Route(
+        models=spec.models,
+        strategy=spec.strategy,
+        targets=tuple(_targets(route, routes)),
+        attempts=spec.retries.attempts + 1,
+        timeouts=config.Timeouts(
+            connect=spec.timeouts.connect,
+            first=spec.timeouts.first_token,
+            stall=spec.timeouts.inter_token,
+            total=spec.timeouts.total,
+        ),
+    )
+    return _table("routes", f"{route.metadata.project}/{route.metadata.name}", table)
+
+
+def upstream_of(ref: Ref) -> str:
+    """An upstream's name. A dot cannot be in an object's name, so none collide."""
+    prefix = "provider." if ref.kind == "Provider" else ""
+    return f"{ref.project}/{prefix}{ref.name}"
+
+
+def _targets(route: Route, routes: Mapping[Ref, Route]) -> list[config.Target]:
+    """The targets are the first tier, each fallback is one more."""
+    project = route.metadata.project
+    tiers = [_tier(project, 0, route.spec.targets)]
+    for fallback in route.spec.fallbacks:
+        if fallback.route is not None:
+            other = routes[Ref("Route", project, fallback.route)]
+            chain = _targets(other, routes)
+            base = len(tiers)
+            depth = max(target.priority for target in chain) + 1
+            tiers += [
+                [
+                    target.model_copy(update={"priority": base + level})
+                    for target in chain
+                    if target.priority == level
+                ]
+                for level in range(depth)
+            ]
+        else:
+            tiers.append(_tier(project, len(tiers), [fallback]))
+    seen: dict[tuple[str, str | None], config.Target] = {}
+    for target in (target for tier in tiers for target in tier):
+        # A target that a fallback names again would only be tried again.
+        seen.setdefault((target.upstream, target.model), target)
+    return list(seen.values())
+
+
+def _tier(
+    project: str, priority: int, targets: tuple[RouteTarget, ...] | list[Fallback]
+) -> list[config.Target]:
+    return [
+        config.Target(
+            upstream=upstream_of(
+                Ref("Endpoint", project, target.endpoint)
+                if target.endpoint is not None
+                else Ref("Provider", project, str(target.provider))
+            ),
+            model=target.model,
+            weight=target.weight if isinstance(target, RouteTarget) else 1,
+            priority=priority,
+        )
+        for target in targets
+    ]
+
+
+def _credential(credential: Credential | None) -> config.Credential | None:
+    if credential is None:
+        return None
+    return config.Credential(env=credential.env, file=credential.file)
+
+
+def _table(family: str, name: str, table: BaseModel) -> bytes:
+    return dump_table(f'{family}."{name}"', table).encode()
