@@ -184,7 +184,7 @@ class Daemon:
         result = "interrupted"
         try:
             outcomes = await self._pipeline.execute(
-                prepared, self._journal, actor=self._actor, progress=self._tell
+                made, self._journal, actor=self._actor, progress=self._tell
             )
             failed = any(o.kind is OutcomeKind.FAILED for o in outcomes)
             result = "failed" if failed else "done"

@@ -31,6 +31,7 @@ from reconciler.store import Journal, Store
 from reconciler.targets.base import Progress, Target
 from reconciler.values import Commit, Desired, Key, Live, Outcome, Rendered
 from schemas.catalog import Catalog, catalog_digest
+from schemas.environment import EnvironmentSpec
 from schemas.errors import PermanentError
 
 __all__ = ["Pipeline", "Prepared"]
@@ -78,17 +79,33 @@ class Pipeline:
         desired = self.desire(tree)
         resolved = resolve(desired, self.catalog)
         rendered = self._renderer.render(resolved)
+        made, observed = await self.compare(
+            tree.commit, desired.environment.spec, rendered, _inputs(desired, rendered)
+        )
+        return Prepared(
+            plan=made, desired=desired, rendered=rendered, observed=observed
+        )
+
+    async def compare(
+        self,
+        commit: Commit,
+        settings: EnvironmentSpec,
+        rendered: Rendered,
+        inputs: Mapping[str, str],
+    ) -> tuple[Plan, Mapping[Key, Live]]:
+        """observe, plan: what is rendered against what lives."""
         owned = self.store.inventory()
-        observed = await observe(self.targets, {*rendered.units, *owned})
+        keys = {*rendered.units, *owned}
+        observed = await observe(self.targets, keys)
         made = plan(
-            commit=tree.commit,
+            commit=commit,
             environment=self.environment,
-            settings=desired.environment.spec,
+            settings=settings,
             units=rendered.units,
             observed=observed,
             owned=owned,
             held=held(
-                {*rendered.units, *owned},
+                keys,
                 units=rendered.units,
                 history=records(reversed(self.store.log.entries(limit=_HISTORY))),
                 suspensions=self.store.suspensions(self.clock()),
@@ -96,17 +113,15 @@ class Pipeline:
                 writers={key: live.writer for key, live in observed.items()},
                 now=self.clock(),
             ),
-            inputs=_inputs(tree.commit, desired, rendered),
+            inputs={"commit": commit.sha, **inputs},
         )
-        return Prepared(
-            plan=made, desired=desired, rendered=rendered, observed=observed
-        )
+        return made, observed
 
     async def execute(
-        self, prepared: Prepared, journal: Journal, *, actor: str, progress: Progress
+        self, made: Plan, journal: Journal, *, actor: str, progress: Progress
     ) -> tuple[Outcome, ...]:
         """apply, record. Do exactly the plan."""
-        self.store.save_plan(prepared.plan.digest, prepared.plan.canonical())
+        self.store.save_plan(made.digest, made.canonical())
         applier = Applier(
             targets=self.targets,
             journal=journal,
@@ -114,11 +129,11 @@ class Pipeline:
             progress=progress,
             mask=self.mask,
         )
-        return await applier.run(prepared.plan)
+        return await applier.run(made)
 
-    def check_pinned(self, prepared: Prepared, digest: str) -> None:
+    def check_pinned(self, made: Plan, digest: str) -> None:
         """Law 5: what was approved is what runs, or the one that moved is named."""
-        if prepared.plan.digest == digest:
+        if made.digest == digest:
             return
         saved = self.store.plan(digest)
         if saved is None:
@@ -128,7 +143,7 @@ class Pipeline:
             )
         raise PermanentError(
             f"cannot apply plan {digest}: "
-            f"{moved(orjson.loads(saved.document), prepared.plan.document())} moved",
+            f"{moved(orjson.loads(saved.document), made.document())} moved",
             hint="run `bud plan` again and look at what is different",
         )
 
@@ -142,11 +157,10 @@ def moved(before: Mapping[str, object], now: Mapping[str, object]) -> str:
     return "what holds a step back"
 
 
-def _inputs(commit: Commit, desired: Desired, rendered: Rendered) -> dict[str, str]:
+def _inputs(desired: Desired, rendered: Rendered) -> dict[str, str]:
     units = "\n".join(f"{k} {u.digest}" for k, u in sorted(rendered.units.items()))
     lock = orjson.dumps(desired.lock, option=orjson.OPT_SORT_KEYS)
     return {
-        "commit": commit.sha,
         "rendered": hashlib.sha256(units.encode()).hexdigest(),
         "lock": hashlib.sha256(lock).hexdigest(),
         "catalog": catalog_digest(),

@@ -113,8 +113,7 @@ def key(context: Context) -> None:
 def export(context: Context, file: BinaryIO) -> None:
     """Write every entry as one line of canonical JSON."""
     with context.foundry() as foundry:
-        for line in foundry.store.log.lines():
-            file.write(line)
+        file.writelines(foundry.store.log.lines())
 
 
 def _verifier(text: str) -> Verifier:

@@ -75,10 +75,10 @@ def apply(context: Context, digest: str | None) -> int:
             tree = await context.checkout.newest()
             prepared = await foundry.pipeline.prepare(tree)
             if digest is not None:
-                foundry.pipeline.check_pinned(prepared, digest)
+                foundry.pipeline.check_pinned(prepared.plan, digest)
                 foundry.store.use_plan(digest, actor())
             outcomes = await foundry.pipeline.execute(
-                prepared, journal, actor=actor(), progress=tell
+                prepared.plan, journal, actor=actor(), progress=tell
             )
             return prepared.plan, outcomes
 

@@ -1,0 +1,51 @@
+# Two commands for a fresh machine: `make up` and `make test`.
+# Each installs what it needs into .venv and .tools; nothing else is touched but,
+# for the tests, Debian's PostgreSQL where it is missing and can be installed.
+
+PYTHON ?= python3
+BIN := .venv/bin
+UV := $(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt
+PYTEST ?= $(BIN)/pytest -n 2 --dist loadfile
+
+.PHONY: up down test lint unit tools bench clean
+
+up: .venv/up
+	$(BIN)/bud up
+
+down: .venv/up
+	$(BIN)/bud down
+
+test: lint tools unit
+
+lint: .venv/test
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+unit: .venv/test
+	PATH="$(CURDIR)/.tools/bin:$$PATH" $(PYTEST)
+
+tools:
+	tools/debian.sh
+	tools/build.sh kubernetes
+
+bench: .venv/test
+	for file in benchmarks/*.py; do $(BIN)/python $$file; done
+
+.venv/uv:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==0.13.9
+	touch $@
+
+.venv/up: .venv/uv pyproject.toml constraints.txt
+	$(UV) --editable '.[local]'
+	touch $@
+
+.venv/test: .venv/uv pyproject.toml constraints.txt
+	$(UV) --editable '.[local,dev]'
+	touch $@
+
+clean:
+	rm -rf .venv .tools .mypy_cache .ruff_cache .pytest_cache .hypothesis

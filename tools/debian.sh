@@ -1,0 +1,22 @@
+#!/bin/sh
+# Install what the tests run from Debian's packages, where it is not there yet.
+# Needs root and apt-get; elsewhere it says what to install by hand.
+set -eu
+
+have_postgres() {
+    for initdb in /usr/lib/postgresql/*/bin/initdb; do
+        [ -x "$initdb" ] && return 0
+    done
+    command -v initdb >/dev/null
+}
+
+wanted=""
+have_postgres || wanted="$wanted postgresql"
+[ -z "$wanted" ] && exit 0
+if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
+    echo "cannot install$wanted: install it with this system's package manager" >&2
+    exit 1
+fi
+apt-get update -qq
+# shellcheck disable=SC2086  # a list of names
+DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $wanted
