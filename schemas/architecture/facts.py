@@ -201,14 +201,28 @@ class Architecture:
         kept = self.unquantized if chosen == self.native else KEPT
         if chosen.covers_embeddings:
             kept = frozenset()
-        bits = {
-            term.name: 16.0 if term.name in kept else chosen.bits
+        return {
+            term.name: round(
+                getattr(self.parameters, term.name)
+                * (16.0 if term.name in kept else self._bits(term.name, chosen))
+                / 8
+            )
             for term in fields(self.parameters)
         }
-        return {
-            name: round(getattr(self.parameters, name) * bit / 8)
-            for name, bit in bits.items()
-        }
+
+    def _bits(self, term: str, precision: Precision) -> float:
+        """Bits a value of ``term`` takes, where llama.cpp makes exceptions.
+
+        Its Q4_K_M keeps the output table at Q6_K. Rows that are no multiple of 256
+        fit neither: they fall back to Q5_0 (5.4 with the rows that do fit, as in
+        Gemma 3 270M) and the table to Q8_0.
+        """
+        if precision is not Precision.Q4_K_M:
+            return precision.bits
+        fits = self.hidden % 256 == 0
+        if term == ("embedding" if self.tied_embeddings else "head"):
+            return 6.5625 if fits else 8.5
+        return precision.bits if fits else 5.4
 
     def weight_bytes(self, precision: Precision | None = None) -> int:
         """Bytes of all weights; None is the native precision."""

@@ -98,7 +98,12 @@ FAMILIES: Final[Mapping[str, Family]] = MappingProxyType(
         "deepseek_v3": _DEEPSEEK_V3,
         "deepseek_v32": _DEEPSEEK_V3,
         "falcon": replace(
-            _LAYER_NORM, qkv_bias=None, out_bias=None, mlp_bias=None, tied=True
+            _LAYER_NORM,
+            qkv_bias=None,
+            out_bias=None,
+            mlp_bias=None,
+            norms=1,
+            tied=True,
         ),
         "gemma": _GEMMA,
         "gemma2": replace(

@@ -54,8 +54,8 @@ _BITS: Final = {
     # AWQ and GPTQ at group size 128: a 16-bit scale and a zero point; with a group
     # of 64 it would be 4.31. Taken between the two.
     Precision.INT4: 4.25,
-    # llama.cpp: Q8_0 is 34 bytes for 32 values; Q4_K_M mixes Q4_K and Q6_K and comes
-    # to about 4.85 for a model whose rows are a multiple of 256.
+    # llama.cpp: Q8_0 is 34 bytes for 32 values; Q4_K_M mixes Q4_K (4.5) and Q6_K, in
+    # Llama-3.1-8B's 4.92 GB file to 4.81 outside the two tables.
     Precision.Q8_0: 8.5,
-    Precision.Q4_K_M: 4.85,
+    Precision.Q4_K_M: 4.81,
 }

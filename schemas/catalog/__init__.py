@@ -4,18 +4,37 @@
 docs/catalog.md says how to add an entry.
 """
 
-from schemas.catalog.entries import Cpu, Gpu, Interconnect, Pcie, Tflops
+from schemas.catalog.entries import (
+    Cpu,
+    EngineEntry,
+    EngineMetrics,
+    Gpu,
+    Instance,
+    Interconnect,
+    ModelEntry,
+    Pcie,
+    Price,
+    Published,
+    Tflops,
+)
 from schemas.catalog.index import Index
-from schemas.catalog.load import Catalog, catalog, catalog_digest
+from schemas.catalog.load import Catalog, catalog, catalog_digest, registry
 
 __all__ = [
     "Catalog",
     "Cpu",
+    "EngineEntry",
+    "EngineMetrics",
     "Gpu",
     "Index",
+    "Instance",
     "Interconnect",
+    "ModelEntry",
     "Pcie",
+    "Price",
+    "Published",
     "Tflops",
     "catalog",
     "catalog_digest",
+    "registry",
 ]

@@ -6,20 +6,35 @@ plan and the validator of a Cluster read them. A field's name carries its unit.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import datetime as dt
+from functools import cached_property
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-__all__ = ["Cpu", "Gpu", "Interconnect", "Pcie", "Tflops"]
+from schemas.architecture import Architecture, Precision, architecture_from_config
+
+__all__ = [
+    "Cpu",
+    "EngineEntry",
+    "EngineMetrics",
+    "Gpu",
+    "Instance",
+    "Interconnect",
+    "ModelEntry",
+    "Pcie",
+    "Price",
+    "Published",
+    "Tflops",
+]
 
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
-Key = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w./-]*$")]
 Source = Annotated[str, Field(min_length=8)]
 
 
 class Entry(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Tflops(Entry):
@@ -72,3 +87,88 @@ class Cpu(Entry):
     memory_bandwidth_gb_per_s_per_vcpu: Positive
     tflops_per_vcpu: Positive
     source: Source
+
+
+class Price(Entry):
+    """A list price on demand, as old as it says."""
+
+    usd_per_h: Positive
+    region: str
+    as_of: dt.date
+    source: Source
+
+
+class Instance(Entry):
+    """One machine type that a cloud sells."""
+
+    key: Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*$")]
+    cloud: Literal["aws", "azure"]
+    gpu: str | None
+    """Key of a GPU in the catalog; None for a machine without."""
+    gpus: Annotated[int, Field(ge=0)]
+    vcpus: Count
+    memory_gib: Positive
+    network_gbit_per_s: Positive
+    fabric: Literal["efa", "infiniband"] | None
+    price: Price | None
+    """None: nobody publishes one. It is never to be read as free."""
+
+    @model_validator(mode="after")
+    def _has_gpus_or_not(self) -> Instance:
+        if (self.gpu is None) != (self.gpus == 0):
+            raise ValueError(f"{self.key}: gpu and gpus must both be there or not")
+        return self
+
+    @property
+    def price_usd_per_h(self) -> float | None:
+        return None if self.price is None else self.price.usd_per_h
+
+
+class EngineMetrics(Entry):
+    """Names on the engine's own /metrics; None where it does not say."""
+
+    waiting: str
+    running: str
+    kv_cache_usage: str | None
+    """A gauge from 0 to 1."""
+
+
+class EngineEntry(Entry):
+    key: Literal["vllm", "sglang", "llamacpp", "simulator"]
+    versions: tuple[str, ...]
+    """Newest first."""
+    image: str | None
+    capabilities: tuple[str, ...]
+    metrics: EngineMetrics
+    precisions: tuple[Precision, ...]
+    devices: tuple[Literal["nvidia", "amd", "intel", "cpu"], ...]
+    memory_utilization: Annotated[float, Field(gt=0, le=1)]
+    reserve_gib: Annotated[float, Field(ge=0)]
+    source: Source
+
+    def image_of(self, version: str) -> str | None:
+        return None if self.image is None else self.image.format(version=version)
+
+
+class Published(Entry):
+    """The size that the model's makers give; the computed one is tested against it."""
+
+    total: Positive
+    active: Positive | None = None
+    source: Source
+
+
+class ModelEntry(Entry):
+    """One model: what its config.json says and under which terms it is given."""
+
+    id: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")]
+    aliases: tuple[str, ...] = ()
+    licence: str
+    """SPDX identifier, or this catalog's name for other terms."""
+    task: Literal["chat", "completion", "embedding"] = "chat"
+    published: Published
+    config: dict[str, Any]
+
+    @cached_property
+    def architecture(self) -> Architecture:
+        return architecture_from_config(self.config, file=f"{self.id}/config.json")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Generic, TypeVar
 
 from schemas.errors import PermanentError
@@ -28,7 +29,7 @@ class Index(Generic[T]):
         self,
         noun: str,
         entries: Mapping[str, T],
-        aliases: Mapping[str, tuple[str, ...]],
+        aliases: Mapping[str, tuple[str, ...]] = MappingProxyType({}),
     ) -> None:
         self._noun = noun
         self._entries = dict(entries)

@@ -7,21 +7,20 @@ network: prices are as old as the date beside them.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
-from typing import TypeVar
+from typing import Any
 
 import rfc8785
 import yaml
-from pydantic import TypeAdapter
 
-from schemas.catalog.entries import Cpu, Gpu
+from schemas.catalog.entries import Cpu, EngineEntry, Gpu, Instance, ModelEntry
 from schemas.catalog.index import Index
 
-__all__ = ["Catalog", "catalog", "catalog_digest"]
+__all__ = ["Catalog", "catalog", "catalog_digest", "registry"]
 
-T = TypeVar("T")
 # libyaml where PyYAML was built with it: ten times as fast, the same result.
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -30,32 +29,78 @@ _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 class Catalog:
     gpus: Index[Gpu]
     cpu: Cpu
+    instances: Index[Instance]
+    engines: Index[EngineEntry]
+    models: Index[ModelEntry]
 
 
 @cache
 def catalog() -> Catalog:
     """The catalog that this release carries."""
-    gpus = _read("gpus.yaml", tuple[Gpu, ...])
+    gpus = [Gpu.model_validate(entry) for entry in _read("gpus.yaml")]
+    engines = [EngineEntry.model_validate(entry) for entry in _read("engines.yaml")]
+    models = list(_models(_read("models.yaml")))
     return Catalog(
-        gpus=Index(
-            "GPU",
-            {gpu.key: gpu for gpu in gpus},
-            {gpu.key: gpu.aliases for gpu in gpus},
+        gpus=Index("GPU", {g.key: g for g in gpus}, {g.key: g.aliases for g in gpus}),
+        cpu=Cpu.model_validate(_read("cpu.yaml")),
+        instances=Index(
+            "instance type",
+            {machine.key: machine for machine in _instances(_read("instances.yaml"))},
         ),
-        cpu=_read("cpu.yaml", Cpu),
+        engines=Index("engine", {engine.key: engine for engine in engines}),
+        models=Index(
+            "model", {m.id: m for m in models}, {m.id: m.aliases for m in models}
+        ),
     )
+
+
+def registry() -> Index[ModelEntry]:
+    """The models of the catalog, by the name of their repository or an alias."""
+    return catalog().models
 
 
 @cache
 def catalog_digest() -> str:
     """SHA-256 over the content of every entry, whatever its layout in the files."""
-    content = {
-        "cpu": catalog().cpu.model_dump(mode="json"),
-        "gpus": {gpu.key: gpu.model_dump(mode="json") for gpu in catalog().gpus},
+    whole = catalog()
+    content: dict[str, Any] = {
+        "cpu": whole.cpu.model_dump(mode="json"),
+        "engines": {e.key: e.model_dump(mode="json") for e in whole.engines},
+        "gpus": {gpu.key: gpu.model_dump(mode="json") for gpu in whole.gpus},
+        "instances": {i.key: i.model_dump(mode="json") for i in whole.instances},
+        "models": {m.id: m.model_dump(mode="json") for m in whole.models},
     }
     return hashlib.sha256(rfc8785.dumps(content)).hexdigest()
 
 
-def _read(name: str, kind: type[T]) -> T:
+def _read(name: str) -> Any:
     text = resources.files(__package__).joinpath("data", name).read_text("utf-8")
-    return TypeAdapter(kind).validate_python(yaml.load(text, Loader=_LOADER))  # noqa: S506 - both are safe loaders
+    return yaml.load(text, Loader=_LOADER)  # noqa: S506 - both are safe loaders
+
+
+def _instances(clouds: Mapping[str, Mapping[str, Any]]) -> Iterable[Instance]:
+    """Give each machine its cloud, and its price the cloud's date and source."""
+    for cloud, said in clouds.items():
+        for written in said["instances"]:
+            machine = dict(written)
+            price = {
+                "usd_per_h": machine.pop("usd_per_h"),
+                "region": machine.pop("region", said["region"]),
+                "as_of": said["as_of"],
+                "source": said["source"],
+            }
+            known = price["usd_per_h"] is not None
+            yield Instance.model_validate(
+                {**machine, "cloud": cloud, "price": price if known else None}
+            )
+
+
+def _models(entries: Iterable[Mapping[str, Any]]) -> Iterable[ModelEntry]:
+    """Lay each entry's config over that of the one it extends, which stands above."""
+    configs: dict[str, Mapping[str, Any]] = {}
+    for written in entries:
+        entry = dict(written)
+        extended = configs[entry.pop("extends")] if "extends" in entry else {}
+        entry["config"] = {**extended, **entry.get("config", {})}
+        configs[entry["id"]] = entry["config"]
+        yield ModelEntry.model_validate(entry)
