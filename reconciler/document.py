@@ -65,19 +65,24 @@ def read_object(data: bytes, file: str, ref: Ref, *, partial: bool) -> Document:
 def _envelope(written: Written, ref: Ref) -> Iterator[Problem]:
     """What makes an object the one that its place says it is."""
     content = written.base.content
-    metadata = content.get("metadata")
-    metadata = metadata if isinstance(metadata, dict) else {}
-    project = metadata.get("project", DEFAULT_PROJECT)
+    metadata = content.get("metadata", {})
+    if not isinstance(metadata, dict):
+        message = f"cannot read {show(metadata)} as a mapping of fields"
+        yield written.problem("metadata", message, f"write {{name: {ref.name}}}")
+        metadata = {"name": ref.name, "project": ref.project}
+    elif ref.project == DEFAULT_PROJECT:
+        metadata = {"project": DEFAULT_PROJECT, **metadata}
     for path, found, wanted in (
         ("apiVersion", content.get("apiVersion"), API_VERSION),
         ("kind", content.get("kind"), ref.kind),
         ("metadata.name", metadata.get("name"), ref.name),
-        ("metadata.project", project, ref.project),
+        ("metadata.project", metadata.get("project"), ref.project),
     ):
         if found == wanted:
             continue
+        name = path.rpartition(".")[2]
         if found is None:
-            message, hint = f"cannot leave out {path}", f"write {path}: {wanted}"
+            message, hint = f"cannot leave out {name}", f"write {name}: {wanted}"
         elif path == "apiVersion":
             message, hint = f"cannot read version {show(found)}", f"write {wanted}"
         elif path == "kind" and str(found) not in KINDS:

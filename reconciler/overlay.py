@@ -3,7 +3,7 @@
 The rule it guards: a valid base plus a valid difference can be an invalid whole,
 so what is merged validates again, every reference is looked up and every rule
 across objects is checked before anything is decided on it. ``pipeline`` calls
-``overlay`` after ``load``. Pure.
+``overlay`` after ``load``. Pure: the catalog is a constant of the release.
 
 A difference is a JSON merge patch (RFC 7396): a field replaces a field, ``null``
 removes one, and a list replaces the whole list.
@@ -18,10 +18,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from reconciler.checks import check
+from reconciler.checks import Whole, check
 from reconciler.values import Desired, Document, Documents
 from reconciler.wording import problems_of
 from reconciler.written import Written, did_you_mean
+from schemas.catalog import catalog
 from schemas.errors import PermanentError, Problem, SpecError
 from schemas.kinds import KINDS, parse, references
 from schemas.objects import DEFAULT_PROJECT, FoundryObject, Ref
@@ -60,7 +61,13 @@ def look_over(
     work = _Environment(documents=documents, name=environment_name, broken={*broken})
     work.merge_all()
     work.check_references()
-    work.problems.extend(check(work.objects, work.written))
+    whole = Whole(
+        objects=work.objects,
+        written=work.written,
+        catalog=catalog(),
+        environments=frozenset(documents.environment_documents),
+    )
+    work.problems.extend(check(whole))
     desired = Desired(
         commit=documents.commit,
         environment=documents.environments[environment_name],

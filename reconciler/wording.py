@@ -22,20 +22,39 @@ from reconciler.yaml_reader import child
 from schemas.errors import Problem
 from schemas.kinds import KINDS
 
-__all__ = ["field_names", "problems_of", "show"]
+__all__ = ["PATTERNS", "field_names", "problems_of", "show"]
 
 _SHOWN = 80
 # Fields that say where a secret is; who errs there may have written the secret.
 _SILENT = re.compile(r"(?i)(credentials|hash|env|baseUrl|token|password|secret)\b")
 # What a pattern means, for those a person meets.
-_PATTERNS = {
+PATTERNS = {
     r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$": "use at most 63 lower-case letters, "
     "digits and '-', with a letter or digit at both ends",
+    r"^([a-z0-9.-]{1,253}/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$": "use at "
+    "most 63 letters, digits, '-', '_' and '.', after a domain and '/' if need be",
+    r"^([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?$": "use at most 63 letters, "
+    "digits, '-', '_' and '.', with a letter or digit at both ends",
+    r"^[0-9a-f]{16}$": "write the token that the refusal printed",
     r"^[0-9a-f]{40}$": "write the commit's full SHA, 40 hex digits",
     r"^[0-9a-f]{64}$": "write a SHA-256, 64 hex digits",
     r"^sha256:[0-9a-f]{64}$": "write sha256: and the key's hash; "
     "`bud keys create` prints it",
     r"^\d+\.\d+(\.\d+)?$": 'write a version such as "1.33"',
+    r"^(\d{1,3}\.){3}\d{1,3}/\d{1,2}$": "write a network such as 10.0.0.0/16",
+    r"^[A-Z][A-Z0-9_]*$": "write the name of an environment variable, such as HF_TOKEN",
+    r"^[a-z0-9./-]+#[\w.-]+$": "write the path of an encrypted file, '#' and a key of "
+    "it, such as keys.yaml#openai",
+    r"^[\w.-]+/[\w.-]+$": "write owner/name",
+    r"^s3://[a-z0-9.-]{3,63}/\S+$": "write s3://bucket/path",
+    r"^https?://[^\s@]+$": "write a URL such as https://api.example.com/v1, without "
+    "user or password",
+    r"^[a-z][a-z0-9-]*$": "write the flag in lower case without its dashes, such as "
+    "max-model-len",
+    r"^[\w][\w./:@-]{0,127}$": "use at most 128 letters, digits and any of _./:@-",
+    r"^([01]\d|2[0-3]):[0-5]\d$": 'write a time of day such as "08:00"',
+    r"^[A-Z][A-Za-z]*/[a-z0-9*?\[\]-]+(/[a-z0-9*?\[\]-]+)?$": "write Kind/name or "
+    "Kind/project/name, with * and ? if need be",
 }
 _TYPES = {
     "string_type": "text",
@@ -63,11 +82,14 @@ def problems_of(
     for detail in error.errors(include_url=False):
         path, rest = _path(detail["loc"], content)
         kind = detail["type"]
+        if kind == "too_short" and detail["input"]:
+            continue  # pydantic counts the items that are right; the others are told
         if kind == "missing":
             name = str(detail["loc"][-1])
-            parent = path.rpartition(".")[0] or "the top of the file"
+            parent = path.rpartition(".")[0]
+            where = f"under {parent}" if parent else "at the left margin"
             yield written.problem(
-                path, f"cannot leave out {name}", f"add {name} under {parent}"
+                path, f"cannot leave out {name}", f"add {name} {where}"
             )
         elif kind == "extra_forbidden":
             yield _unknown_field(detail, path, written)
@@ -115,8 +137,8 @@ def _message(detail: ErrorDetails, path: str, written: Written) -> tuple[str, st
         return f"cannot read {shown} as {_TYPES[kind]}", _retype(detail, path, written)
     if kind == "string_pattern_mismatch":
         pattern = context["pattern"]
-        hint = _PATTERNS.get(pattern, f"it must match {pattern}")
-        return f"cannot use {shown} here", hint
+        hint = PATTERNS.get(pattern, f"it must match {pattern}")
+        return f"cannot use {shown}", hint
     if kind in _BOUNDS:
         name, words = _BOUNDS[kind]
         reason = f"{words} {context[name]}"

@@ -73,7 +73,7 @@ class Written:
 def did_you_mean(name: str, known: Iterable[str], *, otherwise: str = "") -> str:
     """A hint with the nearest known name, or ``otherwise`` where none is near."""
     names = {k.casefold(): k for k in known}
-    near = difflib.get_close_matches(name.casefold(), names, n=1, cutoff=0.6)
+    near = difflib.get_close_matches(name.casefold(), names, n=1, cutoff=0.7)
     return f"did you mean {names[near[0]]}?" if near else otherwise
 
 

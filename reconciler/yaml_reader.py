@@ -216,8 +216,9 @@ class _Composer:
         if kind is AliasEvent:
             return self._alias(event.anchor, path, depth)
         if event.tag is not None:
+            tag = event.tag.replace("tag:yaml.org,2002:", "!!")[:60]
             self._problem(
-                f"cannot use the tag {event.tag[:60]}: no tag means anything here",
+                f"cannot use the tag {tag}: no tag means anything here",
                 path,
                 "remove it; quote a value that is meant as text",
             )

@@ -28,7 +28,7 @@ FILES = {
           format: gguf
           architecture: google/gemma-3-270m
           precision: q4_k_m
-          licence: {id: Apache-2.0}
+          licence: {id: gemma, accepted: true}
         """,
     "spec/endpoint/chat.yaml": """
         apiVersion: foundry.bud/v1

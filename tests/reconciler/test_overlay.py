@@ -250,6 +250,6 @@ def test_a_difference_of_nothing_is_an_error(checkout, problems, name, reason):
 
 
 def test_an_environment_that_is_not_there_names_the_nearest(checkout):
-    with pytest.raises(PermanentError, match="cannot find environment 'div'") as caught:
-        overlay(load(checkout.root, COMMIT), "div")
+    with pytest.raises(PermanentError, match="cannot find environment 'deve'") as caught:
+        overlay(load(checkout.root, COMMIT), "deve")
     assert caught.value.hint == "did you mean dev?"
