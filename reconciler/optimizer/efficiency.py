@@ -1,14 +1,18 @@
-"""What hardware achieves of its datasheet, operator by operator.
+"""What hardware reaches of its datasheet, operator by operator.
 
-``Efficiency`` holds the fractions of the datasheet that are reached.
-The constants are the medians over NVIDIA's published operator measurements
-(aiconfigurator-core 0.12.0, Apache-2.0; see docs/optimizer.md for the tables).
-Called by ``roofline`` alone.
+``ideal_*`` is the time that the datasheet allows: the longer of arithmetic and
+memory traffic. ``Efficiency`` multiplies it by how many times longer the operator
+was measured to take, from tables distilled of NVIDIA's published measurements
+(aiconfigurator-core 0.12.0, Apache-2.0; benchmarks/optimizer/distil.py makes them).
+A device without tables uses those of the device whose datasheet is most like its
+own. Times are milliseconds; called by ``roofline`` alone.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
 
 import numpy as np
 
@@ -16,87 +20,155 @@ from reconciler.optimizer.device import Device
 from reconciler.optimizer.layouts import Numbers
 from schemas.architecture import Precision
 
-__all__ = ["Efficiency"]
+__all__ = [
+    "FLOOR_MS",
+    "Efficiency",
+    "Table",
+    "ideal_attention_ms",
+    "ideal_experts_ms",
+    "ideal_product_ms",
+]
+
+# No kernel takes less from launch to end, however little it does.
+FLOOR_MS: Final = 0.002
+# Added to every table's x and y before the logarithm, so that zero has a place.
+TINY: Final = 1e-6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """Natural logarithm of (measured / ideal) on a grid of powers of two."""
+
+    x0: float
+    dx: float
+    y0: float
+    dy: float
+    values: np.ndarray[tuple[int, int], np.dtype[np.float64]]
+
+    def at(self, x: Numbers, y: Numbers) -> Numbers:
+        """The factor at (x, y), between the grid's points by straight lines and
+        beyond its edge as at the edge."""
+        rows, columns = self.values.shape
+        i = np.clip((np.log2(x + TINY) - self.x0) / self.dx, 0, rows - 1)
+        j = np.clip((np.log2(y + TINY) - self.y0) / self.dy, 0, columns - 1)
+        i0, j0 = np.floor(i).astype(int), np.floor(j).astype(int)
+        i1, j1 = np.minimum(i0 + 1, rows - 1), np.minimum(j0 + 1, columns - 1)
+        u, v = i - i0, j - j0
+        grid = self.values
+        low = grid[i0, j0] * (1 - u) + grid[i1, j0] * u
+        high = grid[i0, j1] * (1 - u) + grid[i1, j1] * u
+        factor: Numbers = np.exp(low * (1 - v) + high * v)
+        return factor
+
+
+def ideal_product_ms(
+    device: Device, weights: Precision, *, parameters: Numbers, tokens: Numbers
+) -> Numbers:
+    """``tokens`` rows times a matrix of ``parameters`` that is about square."""
+    compute = 2 * parameters * tokens / (device.compute(weights) * 1e9)
+    moved = parameters * weights.bits / 8 + 4 * tokens * np.sqrt(parameters)
+    return np.maximum(compute, moved / (device.bandwidth_gb_s * 1e6)) + FLOOR_MS
+
+
+def ideal_experts_ms(
+    device: Device, weights: Precision, *, touched: Numbers, work: Numbers
+) -> Numbers:
+    """``work`` operations over ``touched`` parameters of experts."""
+    compute = work / (device.compute(weights) * 1e9)
+    moved = touched * weights.bits / 8
+    return np.maximum(compute, moved / (device.bandwidth_gb_s * 1e6)) + FLOOR_MS
+
+
+def ideal_attention_ms(device: Device, *, traffic: Numbers, work: Numbers) -> Numbers:
+    """``traffic`` bytes of cache and ``work`` operations at 16 bits."""
+    compute = work / (device.compute(Precision.BF16) * 1e9)
+    return np.maximum(compute, traffic / (device.bandwidth_gb_s * 1e6)) + FLOOR_MS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Efficiency:
-    """Fractions of the datasheet, and fixed costs in milliseconds."""
+    """The tables of one device under one engine, and what no table says."""
 
-    product_compute: float = 0.70
-    product_traffic: float = 0.78
-    attention_compute: float = 0.50
-    attention_traffic: float = 0.70
-    experts_compute: float = 0.45
-    experts_traffic: float = 0.65
-    link: float = 0.65
-    link_latency_ms: float = 0.008
-    operator_ms: float = 0.004
-    layer_overhead_ms: float = 0.012
-    step_ms: float = 1.0
+    tables: Mapping[str, Table] = field(default_factory=dict)
+    """``<operator>/<format>`` -> table; an absent one is a factor of 1.5."""
+    layer_ms: float = 0.004
+    """What a layer takes beside its large operators: norms, rotary, routing."""
+    step_ms: float = 0.8
+    """What a step takes beside its layers: scheduling, sampling, detokenising."""
 
     def product_ms(
         self,
         device: Device,
-        precision: Precision,
+        weights: Precision,
         *,
         parameters: Numbers,
         tokens: Numbers,
+        block: bool = False,
     ) -> Numbers:
-        """Time of tokens x a weight matrix of ``parameters``."""
-        work = 2 * parameters * tokens
-        compute = work / (device.compute(precision) * 1e9 * self.product_compute)
-        traffic = (
-            parameters
-            * precision.bits
-            / 8
-            / (device.bandwidth_gb_s * 1e6 * self.product_traffic)
-        )
-        fixed = np.where(parameters > 0, self.operator_ms, 0.0)
-        return np.maximum(compute, traffic) + fixed
-
-    def attention_ms(
-        self, device: Device, *, traffic: Numbers, work: Numbers
-    ) -> Numbers:
-        """Time to read ``traffic`` bytes and do ``work`` operations at 16 bits."""
-        peak = device.compute(Precision.BF16) * 1e9 * self.attention_compute
-        read = traffic / (device.bandwidth_gb_s * 1e6 * self.attention_traffic)
-        return np.maximum(work / peak, read) + np.where(work > 0, self.operator_ms, 0.0)
+        """A matrix product; ``block`` is for weights scaled in blocks."""
+        ideal = ideal_product_ms(device, weights, parameters=parameters, tokens=tokens)
+        name = "fp8_block" if block and weights == Precision.FP8 else _plain(weights)
+        factor = self._factor(f"product/{name}", tokens, parameters)
+        return np.where(parameters > 0, ideal * factor, 0.0)
 
     def experts_ms(
         self,
         device: Device,
-        precision: Precision,
+        weights: Precision,
         *,
-        parameters: Numbers,
+        touched: Numbers,
         work: Numbers,
-        tokens_per_expert: Numbers,
+        rows: Numbers,
+        held: Numbers,
     ) -> Numbers:
-        """Time of a grouped product over the experts that were touched.
+        """Grouped products: ``rows`` tokens an expert, ``held`` parameters a rank."""
+        ideal = ideal_experts_ms(device, weights, touched=touched, work=work)
+        return ideal * self._factor(f"experts/{_plain(weights)}", rows, held)
 
-        A group of few tokens fills a fraction of a tile: 64 rows.
-        """
-        filled = np.clip(tokens_per_expert / 64, 0.02, 1.0)
-        peak = device.compute(precision) * 1e9 * self.experts_compute
-        compute = work / (peak * np.maximum(filled, 0.25))
-        traffic = (
-            parameters
-            * precision.bits
-            / 8
-            / (device.bandwidth_gb_s * 1e6 * self.experts_traffic)
-        )
-        return np.maximum(compute, traffic) + 4 * self.operator_ms
+    def prompt_ms(
+        self, device: Device, *, traffic: Numbers, work: Numbers, length: Numbers,
+        heads: Numbers, kind: str,
+    ) -> Numbers:  # fmt: skip
+        """Attention of prompt tokens over each other, or their way through a state."""
+        ideal = ideal_attention_ms(device, traffic=traffic, work=work)
+        factor = self._factor(f"prompt/{kind}", length, heads)
+        return np.where(work > 0, ideal * factor, 0.0)
+
+    def cache_ms(
+        self, device: Device, *, traffic: Numbers, work: Numbers, heads: Numbers,
+        batch: Numbers, kind: str,
+    ) -> Numbers:  # fmt: skip
+        """Attention of single tokens over what is cached."""
+        ideal = ideal_attention_ms(device, traffic=traffic, work=work)
+        second = heads if kind == "latent" else batch
+        factor = self._factor(f"cache/{kind}", traffic, second)
+        return np.where(traffic > 0, ideal * factor, 0.0)
 
     def all_reduce_ms(self, device: Device, ranks: Numbers, size: Numbers) -> Numbers:
-        """Time to sum ``size`` bytes over ``ranks`` of one machine."""
+        """The sum of ``size`` bytes over ``ranks``."""
+        link = np.where(ranks <= device.domain, device.link_gb_s, device.pcie_gb_s)
         volume = 2 * (ranks - 1) / ranks * size
-        wire = volume / (_link(device, ranks) * 1e6 * self.link)
-        return np.where(ranks > 1, wire + self.link_latency_ms, 0.0)
+        ideal = volume / (link * 1e6) + FLOOR_MS
+        factor = self._factor("all_reduce", size, ranks)
+        return np.where(ranks > 1, ideal * factor, 0.0)
 
     def send_ms(self, device: Device, size: Numbers) -> Numbers:
-        """Time to hand ``size`` bytes to the next pipeline stage."""
-        return size / (device.link_gb_s * 1e6 * self.link) + self.link_latency_ms
+        """``size`` bytes to the next pipeline stage."""
+        return size / (device.link_gb_s * 1e6) * 1.5 + 5 * FLOOR_MS
+
+    def _factor(self, name: str, x: Numbers, y: Numbers) -> Numbers:
+        table = self.tables.get(name)
+        return np.full(len(x), 1.5) if table is None else table.at(x, y)
 
 
-def _link(device: Device, ranks: Numbers) -> Numbers:
-    return np.where(ranks <= device.domain, device.link_gb_s, device.pcie_gb_s)
+def _plain(weights: Precision) -> str:
+    """The format whose measurements stand for this one."""
+    match weights:
+        case Precision.FP8 | Precision.FP4 | Precision.MXFP4 | Precision.INT4:
+            return weights.value
+        case Precision.INT8 | Precision.Q8_0:
+            return Precision.FP8.value
+        case Precision.Q4_K_M:
+            return Precision.INT4.value
+        case _:
+            return Precision.BF16.value

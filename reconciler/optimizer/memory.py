@@ -12,6 +12,7 @@ from typing import Final
 
 import numpy as np
 
+from reconciler.optimizer.formats import formats_of
 from reconciler.optimizer.layouts import Layouts, Numbers
 from schemas.architecture import Architecture, Experts, FeedForward, Precision
 
@@ -144,7 +145,11 @@ def _weights(
 ) -> Numbers:
     """Attention is split by tensor ranks and repeated on each data rank; experts
     are spread over both. Norms and routers are on every rank."""
-    by = architecture.weight_bytes_by_term(precision)
+    formats = formats_of(architecture, precision)
+    by = {
+        term: getattr(architecture.parameters, term) * stored.bits / 8
+        for term, stored in formats.items()
+    }
     stage = _fullest_stage(architecture, layouts.pipeline)
     tensor = layouts.tensor
     layers = (

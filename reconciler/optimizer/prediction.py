@@ -7,13 +7,13 @@ back to where it has seen nothing like the question.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from statistics import NormalDist
 from typing import Final, Protocol
 
 import numpy as np
 
-from reconciler.optimizer.efficiency import Efficiency
+from reconciler.optimizer import operators
 from reconciler.optimizer.layouts import Layouts, Numbers
 from reconciler.optimizer.memory import MemoryTable, memory_of
 from reconciler.optimizer.roofline import StepModel
@@ -66,11 +66,9 @@ class Predictor(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnalyticPredictor:
-    efficiency: Efficiency = field(default_factory=Efficiency)
-
     @property
     def identity(self) -> str:
-        return "analytic/1"
+        return f"analytic/1+{operators.digest()}"
 
     def predict(
         self,
@@ -87,7 +85,6 @@ class AnalyticPredictor:
             precision,
             layouts,
             concurrency=concurrency,
-            efficiency=self.efficiency,
         )
         return Prediction(
             ttft_ms=served.ttft_ms,
@@ -123,7 +120,6 @@ def analyse(
     layouts: Layouts,
     *,
     concurrency: Numbers,
-    efficiency: Efficiency,
 ) -> Serving:
     """The arithmetic answer: steps from the roofline, requests from the loop."""
     model = StepModel(
@@ -131,7 +127,7 @@ def analyse(
         precision=precision,
         kv_precision=task.kv_precision,
         device=pool.device,
-        efficiency=efficiency,
+        efficiency=operators.efficiency_of(pool.device, task.engine),
     )
     ones = np.ones(len(layouts))
     traffic = Traffic(

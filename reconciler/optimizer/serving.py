@@ -68,10 +68,10 @@ def serve(
     chunk = np.minimum(traffic.input_tokens, layouts.chunk)
     chunks = traffic.input_tokens / chunk
     alone = model.step_ms(
-        layouts, _load(0.0 * chunk, 0.0 * chunk, chunk, traffic.input_tokens / 2)
+        layouts, _load(0.0 * chunk, 0.0 * chunk, chunk, traffic.input_tokens)
     )
     mixed = model.step_ms(
-        layouts, _load(rank_batch, context, chunk, traffic.input_tokens / 2)
+        layouts, _load(rank_batch, context, chunk, traffic.input_tokens)
     )
     # Stages of a pipeline work on different chunks at once.
     prefill = alone * (1 + (chunks - 1) / layouts.pipeline)
@@ -100,5 +100,7 @@ def serve(
     )
 
 
-def _load(decode: Numbers, context: Numbers, prefill: Numbers, looked: Numbers) -> Load:
-    return Load(decode=decode, context=context, prefill=prefill, prefill_context=looked)
+def _load(
+    decode: Numbers, context: Numbers, prefill: Numbers, length: Numbers
+) -> Load:
+    return Load(decode=decode, context=context, prefill=prefill, length=length)
