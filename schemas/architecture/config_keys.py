@@ -7,10 +7,15 @@ transformers; the first name present of several wins.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Final
 
 from schemas.errors import Problem, SpecError
 
 __all__ = ["Keys"]
+
+# Ten times the widest and longest of today's models; beyond it a config is broken,
+# or written to make its reader count for ever.
+_MOST: Final = 100_000_000
 
 
 class Keys:
@@ -51,7 +56,7 @@ class Keys:
     def has(self, *names: str) -> bool:
         return any(self._config.get(name) is not None for name in names)
 
-    def integer(self, *names: str, default: int | None = None) -> int:
+    def integer(self, *names: str, default: int | None = None, least: int = 0) -> int:
         """The first of ``names`` present; without a default, absence is a problem.
 
         What stands in for a missing number is 1, so that the rest can be read and
@@ -61,13 +66,13 @@ class Keys:
             value = self._config.get(name)
             if value is None:
                 continue
-            if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+            if type(value) is not int or not least <= value <= _MOST:
                 self.problem(
                     name,
-                    f"cannot read {name}: {value!r} is not a count",
-                    "it must be a whole number, 0 or more",
+                    f"cannot read {name}: {str(value)[:40]!r} is not a count",
+                    f"it must be a whole number from {least} to {_MOST}",
                 )
-                return 1
+                return max(1, least)
             return value
         if default is None:
             other = f" (or {', '.join(names[1:])})" if names[1:] else ""

@@ -117,6 +117,13 @@ FAMILIES: Final[Mapping[str, Family]] = MappingProxyType(
             _GEMMA3,
             defaults=MappingProxyType({**_GEMMA3.defaults, "vocab_size": 262_144}),
         ),
+        "gemma4_text": replace(
+            _GEMMA,
+            norms=4,
+            qk_norm="head",
+            windowed="pattern",
+            defaults=MappingProxyType({"sliding_window_pattern": 6}),
+        ),
         "glm4_moe": Family(router_bias=True),
         "glm_moe_dsa": _DEEPSEEK_V3,
         "gpt_bigcode": replace(_LAYER_NORM, tied=True, extra_positions=0),

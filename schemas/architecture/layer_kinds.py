@@ -21,6 +21,8 @@ NetworkKind = Literal["dense", "experts", "none"]
 EXPERT_COUNT_KEYS: Final = ("n_routed_experts", "num_local_experts", "num_experts")
 
 
+# Eight times the deepest of today's (Llama 3.1 405B: 126).
+_MOST_LAYERS: Final = 1000
 _WAY_OUT: Final = "name a model of the catalog as the architecture"
 
 
@@ -30,13 +32,13 @@ class LayerKind(NamedTuple):
 
 
 # Nemotron-H: a layer is a mixer or a network, one letter or one word each.
-_BLOCK_LETTERS: Final[dict[object, LayerKind]] = {
+_BLOCK_LETTERS: Final[dict[str, LayerKind]] = {
     "M": LayerKind("mamba2", "none"),
     "*": LayerKind("full", "none"),
     "-": LayerKind("none", "dense"),
     "E": LayerKind("none", "experts"),
 }
-_BLOCK_WORDS: Final[dict[object, LayerKind]] = {
+_BLOCK_WORDS: Final[dict[str, LayerKind]] = {
     "mamba": _BLOCK_LETTERS["M"],
     "attention": _BLOCK_LETTERS["*"],
     "mlp": _BLOCK_LETTERS["-"],
@@ -49,7 +51,7 @@ _UNCOUNTED: Final = {
     "compress_ratios": "compressed attention (DeepSeek V4)",
     "attn_type_list": "lightning attention (MiniMax-01)",
 }
-_LAYER_TYPES: Final[dict[object, MixerKind]] = {
+_LAYER_TYPES: Final[dict[str, MixerKind]] = {
     "full_attention": "full",
     "attention": "full",
     "sliding_attention": "window",
@@ -77,6 +79,13 @@ def layer_kinds(keys: Keys, family: Family) -> list[LayerKind]:
     if words is not None and "moe" in words:
         return _translated(keys, "layers_block_type", words, _BLOCK_WORDS)
     count = keys.integer("num_hidden_layers", "n_layer", "n_layers", "num_layers")
+    if count > _MOST_LAYERS:
+        keys.problem(
+            "num_hidden_layers",
+            f"cannot count {count} layers: no model has more than {_MOST_LAYERS}",
+            "give the config.json published with the weights",
+        )
+        count = 1
     mixers = _mixers(keys, family, count)
     networks = _networks(keys, count)
     return [LayerKind(*pair) for pair in zip(mixers, networks, strict=True)]
@@ -99,10 +108,12 @@ def _mixers(keys: Keys, family: Family, count: int) -> list[MixerKind]:
 def _mixer_at(keys: Keys, family: Family, index: int) -> MixerKind:
     if keys.has("full_attention_interval"):  # Qwen3-Next
         return (
-            "delta" if (index + 1) % keys.integer("full_attention_interval") else "full"
+            "delta"
+            if (index + 1) % keys.integer("full_attention_interval", least=1)
+            else "full"
         )
     if keys.has("attn_layer_period"):  # Jamba
-        period = keys.integer("attn_layer_period")
+        period = keys.integer("attn_layer_period", least=1)
         return (
             "full" if index % period == keys.integer("attn_layer_offset") else "mamba1"
         )
@@ -114,7 +125,7 @@ def _mixer_at(keys: Keys, family: Family, index: int) -> MixerKind:
         first = keys.integer("max_window_layers", default=0)
         slides = keys.flag("use_sliding_window") and index >= first
     elif family.windowed == "pattern":
-        slides = bool((index + 1) % keys.integer("sliding_window_pattern"))
+        slides = bool((index + 1) % keys.integer("sliding_window_pattern", least=1))
     else:
         slides = family.windowed == "all" or (
             family.windowed == "alternate" and index % 2 == 0
@@ -133,7 +144,7 @@ def _networks(keys: Keys, count: int) -> list[NetworkKind]:
     if frequency is not None:
         flags = _of_length(keys, "moe_layer_freq", frequency, count)
         return ["experts" if flag else "dense" for flag in flags]
-    dense = set(keys.sequence("mlp_only_layers") or ())
+    dense = keys.sequence("mlp_only_layers") or ()
     return [
         "experts" if index not in dense and _has_experts(keys, index) else "dense"
         for index in range(count)
@@ -142,12 +153,12 @@ def _networks(keys: Keys, count: int) -> list[NetworkKind]:
 
 def _has_experts(keys: Keys, index: int) -> bool:
     if keys.has("expert_layer_period"):  # Jamba
-        period = keys.integer("expert_layer_period")
+        period = keys.integer("expert_layer_period", least=1)
         return index % period == keys.integer("expert_layer_offset")
     if index < keys.integer("first_k_dense_replace", default=0):  # DeepSeek
         return False
     step = keys.integer(
-        "decoder_sparse_step", "interleave_moe_layer_step", default=1
+        "decoder_sparse_step", "interleave_moe_layer_step", default=1, least=1
     )  # Qwen, Llama 4
     return (index + 1) % step == 0
 
@@ -165,9 +176,10 @@ def _of_length(keys: Keys, name: str, values: list[object], count: int) -> list[
 
 
 def _translated(
-    keys: Keys, name: str, values: Sequence[object], known: Mapping[object, T]
+    keys: Keys, name: str, values: Sequence[object], known: Mapping[str, T]
 ) -> list[T]:
-    unknown = sorted({str(value) for value in values if value not in known})
+    words = [str(value) for value in values]
+    unknown = sorted({word for word in words if word not in known})
     if unknown:
         keys.problem(
             name,
@@ -176,4 +188,4 @@ def _translated(
         )
     # The first kind stands in for an unknown one, so that all problems are found.
     stand_in = next(iter(known.values()))
-    return [known.get(value, stand_in) for value in values]
+    return [known.get(word, stand_in) for word in words]

@@ -51,7 +51,7 @@ def cross_attention(
 
 
 def _attention(keys: Keys, family: Family, hidden: int, *, windowed: bool) -> Attention:
-    own = "swa_" if windowed else ""
+    own = "swa_" if windowed else "global_"  # MiMo-V2 names the one, Gemma 4 the other
     heads = keys.integer(
         f"{own}num_attention_heads",
         "num_attention_heads",
@@ -69,6 +69,8 @@ def _attention(keys: Keys, family: Family, hidden: int, *, windowed: bool) -> At
     )
     value_dim = keys.integer(f"{own}v_head_dim", "v_head_dim", default=head_dim)
     bias = keys.flag("attention_bias", "qkv_bias", "use_bias", "bias")
+    # Gemma 4: where a layer sees it all, V is K before its norm.
+    shared = not windowed and keys.flag("attention_k_eq_v")
     norms = {"none": 0, "head": 2, "full": heads + kv_heads}[family.qk_norm]
     return Attention(
         heads=heads,
@@ -90,6 +92,7 @@ def _attention(keys: Keys, family: Family, hidden: int, *, windowed: bool) -> At
             out_bias=bias if family.out_bias is None else family.out_bias,
         )
         + norms * head_dim
+        - (hidden * kv_heads * value_dim if shared else 0)
         + (heads if family.sinks else 0),
     )
 
@@ -100,6 +103,7 @@ def _kv_heads(keys: Keys, own: str, heads: int) -> int:
         return 1
     return keys.integer(
         f"{own}num_key_value_heads",
+        *(() if own == "swa_" else ("num_global_key_value_heads",)),
         "num_key_value_heads",
         "num_kv_heads",
         default=heads,

@@ -63,7 +63,7 @@ def _experts(keys: Keys, family: Family, hidden: int) -> Experts:
     latent = keys.integer("moe_latent_size", default=0)
     return Experts(
         routed=routed,
-        top_k=keys.integer("num_experts_per_tok", "moe_topk"),
+        top_k=keys.integer("num_experts_per_tok", "top_k_experts", "moe_topk"),
         intermediate=intermediate,
         expert_parameters=feed_forward_parameters(
             hidden=latent or hidden,
@@ -93,7 +93,8 @@ def _shared_width(keys: Keys, intermediate: int) -> int:
     )
     if keys.has(*named):
         return keys.integer(*named)
-    if keys.has("interleave_moe_layer_step"):  # Llama 4 has always one
+    # Llama 4 has always one; in Gemma 4 the dense network stands beside the experts.
+    if keys.has("interleave_moe_layer_step", "enable_moe_block"):
         return keys.integer("intermediate_size")
     return (
         keys.integer("n_shared_experts", "num_shared_experts", default=0) * intermediate

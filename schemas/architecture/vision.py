@@ -1,7 +1,7 @@
 """Parameters of an image tower, from ``vision_config``.
 
-Called by ``schemas.architecture.config``. Exact for SigLIP in Gemma 3, Qwen3-VL's
-and Llama 4's towers; any other is counted as a plain vision transformer with a
+Called by ``schemas.architecture.config``. Exact to a tenth of a percent of the whole
+model for the towers of Gemma 3 and 4, Qwen3-VL and Llama 4; any other is counted as a plain vision transformer with a
 projector of one matrix.
 """
 
@@ -33,11 +33,14 @@ def vision_parameters(outer: Keys, *, hidden: int) -> int:
             out_bias=True,
         )
         + feed_forward_parameters(
-            hidden=width, intermediate=inner, gated=False, bias=True
+            hidden=width,
+            intermediate=inner,
+            gated=keys.text("model_type") == "gemma4_vision",
+            bias=True,
         )
         + 4 * width  # two LayerNorms
     )
-    patch = keys.integer("patch_size", default=14)
+    patch = keys.integer("patch_size", default=14, least=1)
     pixels = 3 * patch * patch * keys.integer("temporal_patch_size", default=1)
     return (
         depth * block
@@ -48,6 +51,8 @@ def vision_parameters(outer: Keys, *, hidden: int) -> int:
 
 
 def _positions(keys: Keys, patch: int) -> int:
+    if keys.has("position_embedding_size"):  # Gemma 4: a table for each direction
+        return 2 * keys.integer("position_embedding_size")
     image = keys.integer("image_size", default=0)
     return keys.integer("num_position_embeddings", default=(image // patch) ** 2)
 

@@ -15,6 +15,7 @@ from schemas.catalog.entries import (
     Pcie,
     Price,
     Published,
+    SpotShare,
     Tflops,
 )
 from schemas.catalog.index import Index
@@ -33,6 +34,7 @@ __all__ = [
     "Pcie",
     "Price",
     "Published",
+    "SpotShare",
     "Tflops",
     "catalog",
     "catalog_digest",

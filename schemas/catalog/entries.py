@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 from functools import cached_property
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -25,6 +25,7 @@ __all__ = [
     "Pcie",
     "Price",
     "Published",
+    "SpotShare",
     "Tflops",
 ]
 
@@ -98,6 +99,20 @@ class Price(Entry):
     source: Source
 
 
+class SpotShare(Entry):
+    """What a spot machine costs, as a share of the list price on demand."""
+
+    low: Annotated[float, Field(gt=0, le=1)]
+    high: Annotated[float, Field(gt=0, le=1)]
+    source: Source
+
+    @model_validator(mode="after")
+    def _is_a_range(self) -> Self:
+        if self.low > self.high:
+            raise ValueError(f"low {self.low} is more than high {self.high}")
+        return self
+
+
 class Instance(Entry):
     """One machine type that a cloud sells."""
 
@@ -112,9 +127,10 @@ class Instance(Entry):
     fabric: Literal["efa", "infiniband"] | None
     price: Price | None
     """None: nobody publishes one. It is never to be read as free."""
+    spot_share: SpotShare | None
 
     @model_validator(mode="after")
-    def _has_gpus_or_not(self) -> Instance:
+    def _has_gpus_or_not(self) -> Self:
         if (self.gpu is None) != (self.gpus == 0):
             raise ValueError(f"{self.key}: gpu and gpus must both be there or not")
         return self

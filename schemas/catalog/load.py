@@ -91,7 +91,12 @@ def _instances(clouds: Mapping[str, Mapping[str, Any]]) -> Iterable[Instance]:
             }
             known = price["usd_per_h"] is not None
             yield Instance.model_validate(
-                {**machine, "cloud": cloud, "price": price if known else None}
+                {
+                    **machine,
+                    "cloud": cloud,
+                    "price": price if known else None,
+                    "spot_share": said["spot_share"],
+                }
             )
 
 

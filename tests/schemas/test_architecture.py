@@ -1,7 +1,7 @@
 from dataclasses import asdict
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.architecture import Architecture, Precision, architecture_from_config
@@ -214,6 +214,15 @@ def test_an_image_tower_counts_beside_the_language_model() -> None:
     assert gemma.parameters.vision == pytest.approx(417e6, rel=0.01)
 
 
+def test_layers_of_two_shapes_cache_each_their_own() -> None:
+    gemma = registry().find("google/gemma-4-31B-it").architecture
+    # transformers 5.23 builds 31,273,086,512 parameters from the same config.
+    assert gemma.parameters.total == pytest.approx(31_273_086_512, rel=0.0005)
+    windowed, whole = 50 * 16 * 256 * 2 * 2, 10 * 4 * 512 * 2 * 2
+    assert gemma.kv_bytes_per_token() == windowed + whole
+    assert gemma.kv_bytes(10_000) == 1024 * windowed + 10_000 * whole
+
+
 def test_a_quantised_llama_cpp_file_is_sized_with_its_exceptions() -> None:
     # The file of Gemma 3 270M at Q4_K_M has 253,113,024 bytes, tokenizer included;
     # by 4.85 bits a weight it would have 163 million.
@@ -285,6 +294,48 @@ def test_a_layer_that_is_not_known_is_refused_not_counted_as_another() -> None:
     strange = {**GPT_OSS, "layer_types": ["sliding_attention", "hyena"] * 18}
     with pytest.raises(SpecError, match="cannot count layers of kind hyena"):
         architecture_from_config(strange)
+
+
+JUNK = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(st.text(max_size=5), inner, max_size=2)
+    ),
+    max_leaves=6,
+)
+
+
+def broken(config: dict[str, object]) -> st.SearchStrategy[dict[str, object]]:
+    """The config with some values replaced, inside of its parts as well."""
+    values = {
+        key: st.one_of(
+            st.just(value),
+            broken(value) if isinstance(value, dict) else st.just(value),
+            JUNK,
+        )
+        for key, value in config.items()
+    }
+    return st.fixed_dictionaries(values)
+
+
+@pytest.mark.slow
+@settings(max_examples=60)
+@given(st.sampled_from([model.config for model in registry()]).flatmap(broken))
+def test_a_broken_config_is_a_problem_or_a_model_and_never_a_crash(
+    config: dict[str, object],
+) -> None:
+    hints = ["none needed"]
+    try:
+        architecture_from_config(config)
+    except SpecError as error:
+        hints = [problem.hint for problem in error.problems]
+    assert all(hints)
+
+
+def test_a_config_cannot_make_its_reader_count_for_ever() -> None:
+    with pytest.raises(SpecError, match="cannot count 90000000 layers"):
+        architecture_from_config({**LLAMA_8B, "num_hidden_layers": 90_000_000})
 
 
 @pytest.mark.parametrize(

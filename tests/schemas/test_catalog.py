@@ -8,6 +8,7 @@ from schemas.catalog import (
     Index,
     Instance,
     ModelEntry,
+    SpotShare,
     catalog,
     catalog_digest,
     registry,
@@ -76,6 +77,14 @@ def test_a_price_is_dated_and_plausible_or_absent(machine: Instance) -> None:
     # Between 0.1 USD for a small T4's hour and 30 USD for a B200 or GB200.
     each = machine.price.usd_per_h / max(machine.gpus, machine.vcpus / 4)
     assert 0.05 <= each <= 30
+
+
+def test_a_spot_machine_never_costs_more_than_its_list_price() -> None:
+    for machine in catalog().instances:
+        assert machine.spot_share is not None
+        assert 0 < machine.spot_share.low <= machine.spot_share.high <= 1
+    with pytest.raises(ValueError, match=r"low 0\.9 is more than high 0\.2"):
+        SpotShare(low=0.9, high=0.2, source="made up for this test")
 
 
 def test_larger_machines_of_a_family_cost_more() -> None:
