@@ -8,9 +8,7 @@ content. Used by the exchange; knows no socket and no clock.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from http import HTTPStatus
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from gateway.http1 import LAST_CHUNK, chunk, response_head
 from gateway.openai import error_body
@@ -19,6 +17,7 @@ from gateway.usage import Usage, find_usage
 
 __all__ = ["Answer", "Framing", "PlainAnswer", "StreamAnswer", "UpstreamHead"]
 
+OK = 200
 HOLD_BYTES = 256 * 1024
 """A plain answer up to this size is held whole; a chat answer of 32k tokens is
 about 150 KB. A larger one is passed on as it comes."""
@@ -38,35 +37,42 @@ PASSED = frozenset(
         b"retry-after",
     }
 )
+READ = PASSED | {b"content-length", b"transfer-encoding"}
+"""What is kept of an upstream's head at all."""
 
 
-@dataclass(frozen=True, slots=True)
-class UpstreamHead:
+class UpstreamHead(NamedTuple):
     status: int
     fields: dict[bytes, bytes]
-    """Lower-case names."""
+    """Lower-case names, those in `READ`."""
 
     @property
     def event_stream(self) -> bool:
         kind = self.fields.get(b"content-type", b"")
-        return self.status < HTTPStatus.BAD_REQUEST and kind.startswith(
-            b"text/event-stream"
-        )
+        return self.status == OK and kind.startswith(b"text/event-stream")
 
 
-@dataclass(slots=True)
 class Framing:
     """How the client can be answered, and what each answer tells it."""
 
-    fields: list[tuple[bytes, bytes]]
-    keep_alive: bool
-    chunked: bool
+    __slots__ = ("chunked", "keep_alive", "lines")
+
+    def __init__(self, lines: bytes, *, keep_alive: bool, chunked: bool) -> None:
+        self.lines = lines
+        """Fields of every answer to this request, each line with its CRLF."""
+        self.keep_alive, self.chunked = keep_alive, chunked
 
     def head(self, upstream: UpstreamHead, *, length: int | None) -> bytes:
-        fields = [item for item in upstream.fields.items() if item[0] in PASSED]
+        passed = b"".join(
+            [
+                b"%b: %b\r\n" % item
+                for item in upstream.fields.items()
+                if item[0] in PASSED
+            ]
+        )
         return response_head(
             upstream.status,
-            fields + self.fields,
+            passed + self.lines,
             length=length,
             keep_alive=self.keep_alive,
             chunked=self.chunked,

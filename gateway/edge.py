@@ -23,7 +23,6 @@ from gateway.openai import (
     error_body,
     read_request,
 )
-from gateway.routing import serves
 from gateway.snapshot import Key
 
 __all__ = ["Downstream", "EdgeRuntime"]
@@ -36,7 +35,7 @@ _MIN_RATE = 1024
 """Bytes a second that a body must come with once its head timeout is over."""
 _REQUEST_ID = re.compile(rb"[!-~]{1,128}")
 _MODELS = b"/v1/models"
-_JSON = (b"content-type", b"application/json")
+_JSON = b"content-type: application/json\r\n"
 
 
 class EdgeRuntime(Runtime, Protocol):
@@ -74,7 +73,8 @@ class Downstream(asyncio.Protocol):
         self._key: Key | None = None
         self._keep_alive = True
         self._paused = self._advancing = self._lingering = False
-        self._framing = Framing([], keep_alive=True, chunked=True)
+        self._request_id = b""
+        self._framing = Framing(b"", keep_alive=True, chunked=True)
         self._begun_at = self._quiet_since = runtime.now()
         self.slow_since: float | None = None
 
@@ -160,10 +160,14 @@ class Downstream(asyncio.Protocol):
         head = self._reader.head
         assert head is not None
         self._keep_alive = head.keep_alive and not self._runtime.draining
-        given = head.fields.get(b"x-request-id", b"")
-        known = _REQUEST_ID.fullmatch(given) is not None
+        given = head.fields.get(b"x-request-id")
+        self._request_id = (
+            given
+            if given is not None and _REQUEST_ID.fullmatch(given)
+            else self._runtime.new_request_id()
+        )
         self._framing = Framing(
-            [(b"x-request-id", given if known else self._runtime.new_request_id())],
+            b"x-request-id: %b\r\n" % self._request_id,
             keep_alive=self._keep_alive,
             chunked=not head.http10,
         )
@@ -173,8 +177,8 @@ class Downstream(asyncio.Protocol):
         self._key = self._authenticate(head)
         if head.path in HOT_PATHS and head.method != b"POST":
             raise Refused(HTTPStatus.METHOD_NOT_ALLOWED, "only POST is served here")
-        coding = head.fields.get(b"content-encoding", b"identity")
-        if coding.lower() != b"identity":
+        coding = head.fields.get(b"content-encoding")
+        if coding is not None and coding.lower() != b"identity":
             raise Refused(
                 HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "a compressed body is not read"
             )
@@ -233,7 +237,7 @@ class Downstream(asyncio.Protocol):
                 code="model_not_found",
                 status=HTTPStatus.NOT_FOUND,
             )
-        if not serves(route, request.op):
+        if request.op not in route.ops:
             raise BadRequest(
                 f"the model {request.model!r} is not served for {request.op}",
                 param="model",
@@ -245,7 +249,7 @@ class Downstream(asyncio.Protocol):
             key=key,
             route=route,
             request=request,
-            request_id=self._framing.fields[0][1].decode("ascii"),
+            request_id=self._request_id,
             framing=self._framing,
         )
         self._exchange = exchange
@@ -254,11 +258,11 @@ class Downstream(asyncio.Protocol):
 
     def _reply(self, status: int, body: bytes) -> None:
         """Answer from here, without an exchange."""
-        fields = [_JSON, *self._framing.fields[:1]]
+        lines = _JSON + self._framing.lines
         if status == HTTPStatus.UNAUTHORIZED:
-            fields.append((b"www-authenticate", b"Bearer"))
+            lines += b"www-authenticate: Bearer\r\n"
         head = response_head(
-            status, fields, length=len(body), keep_alive=self._keep_alive
+            status, lines, length=len(body), keep_alive=self._keep_alive
         )
         self.write(head + body)
         self._ended()

@@ -8,9 +8,8 @@ randomness and no socket of its own, so tests drive it with bytes.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from gateway.answer import Answer, Framing, PlainAnswer, StreamAnswer, UpstreamHead
 from gateway.http1 import response_head
@@ -22,6 +21,7 @@ from gateway.usage import Usage
 
 __all__ = ["Client", "Connection", "Exchange", "Runtime", "Settled"]
 
+_OK, _BAD_REQUEST = 200, 400
 # Statuses that say nothing about the request: another try may go through.
 _RETRY = frozenset({408, 429, 500, 502, 503, 504, 529})
 # Ours or that upstream's fault, never the client's, whose key we have checked.
@@ -79,8 +79,7 @@ class Runtime(Protocol):
     def settled(self, exchange: Exchange, outcome: Settled) -> None: ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settled:
+class Settled(NamedTuple):
     """All there is to know of a request that is over."""
 
     request_id: str
@@ -135,7 +134,7 @@ class Exchange:
         key: Key,
         route: Route,
         request: Request,
-        request_id: str,
+        request_id: bytes,
         framing: Framing,
     ) -> None:
         self._runtime, self.client = runtime, client
@@ -213,11 +212,11 @@ class Exchange:
         self._connection = connection
         self.tries += 1
         self._sent_at = self._last_at = self._runtime.now()
-        body = upstream_body(self.request, choice.upstream.model)
-        head = choice.upstream.heads[choice.address.url, self.request.op]
+        body = upstream_body(self.request, choice.target.model)
+        head = choice.target.upstream.heads[choice.address.url, self.request.op]
         connection.send(
             b"%bx-request-id: %b\r\ncontent-length: %d\r\n\r\n%b"
-            % (head, self.request_id.encode(), len(body), body),
+            % (head, self.request_id, len(body), body),
             self,
         )
 
@@ -245,7 +244,7 @@ class Exchange:
             self.start()
 
     def _note(self, choice: Choice, outcome: str) -> None:
-        name = choice.upstream.name
+        name = choice.target.upstream.name
         self._runtime.metrics.add("bud_gateway_tries_total", name, outcome)
 
     def _give_up(self) -> None:
@@ -266,7 +265,7 @@ class Exchange:
                 HTTPStatus.SERVICE_UNAVAILABLE,
                 f"no replica of {self.request.model!r} is ready",
                 code="no_replica",
-                fields=[(b"retry-after", b"5")],
+                lines=b"retry-after: 5\r\n",
             )
 
     def refuse(
@@ -275,14 +274,13 @@ class Exchange:
         message: str,
         *,
         code: str,
-        fields: list[tuple[bytes, bytes]] | None = None,
+        lines: bytes = b"",
     ) -> None:
         """Answer with an error of our own."""
         body = error_body(status, message, code=code)
-        all_fields = [(b"content-type", b"application/json"), *(fields or ())]
         head = response_head(
             status,
-            all_fields + self._framing.fields,
+            b"content-type: application/json\r\n" + lines + self._framing.lines,
             length=len(body),
             keep_alive=self._framing.keep_alive,
         )
@@ -295,15 +293,16 @@ class Exchange:
         self._last_at = self._runtime.now()
         choice = self._choice
         assert choice is not None
-        self._framing.fields[1:] = [
-            (b"x-bud-route", self.route.name.encode()),
-            (b"x-bud-upstream", choice.upstream.name.encode()),
-            (b"x-bud-tries", b"%d" % self.tries),
-        ]
+        framing = self._framing
+        framing.lines = b"x-request-id: %b\r\n%bx-bud-tries: %d\r\n" % (
+            self.request_id,
+            choice.target.lines,
+            self.tries,
+        )
         self._answer = (
             StreamAnswer(head, self._framing, hide_usage=not self.request.wants_usage)
             if head.event_stream
-            else PlainAnswer(head, self._framing)
+            else PlainAnswer(head, framing)
         )
 
     def received(self, data: bytes) -> None:
@@ -337,8 +336,8 @@ class Exchange:
             if answer.error is not None and not answer.committed:
                 self._next_try("stream_error")
                 return
-            status = HTTPStatus.OK
-        self._note(choice, "ok" if status < HTTPStatus.BAD_REQUEST else "error")
+            status = _OK
+        self._note(choice, "ok" if status < _BAD_REQUEST else "error")
         self._finish(answer.end(), status, answer.usage)
 
     def _should_retry(self, answer: PlainAnswer) -> bool:
@@ -347,7 +346,7 @@ class Exchange:
             # A refusal of our credential must not look like one of the client's.
             self._response = None if status in {401, 403} else (answer.head, body)
             return True
-        if status == HTTPStatus.BAD_REQUEST and any(m in body for m in _OVERFLOW):
+        if status == _BAD_REQUEST and any(m in body for m in _OVERFLOW):
             self._response = (answer.head, body)
             return True
         return False
@@ -366,14 +365,14 @@ class Exchange:
             self._next_try(reason)
         elif isinstance(answer, StreamAnswer) and answer.done:
             self._note(choice, "ok")
-            self._finish(answer.end(), HTTPStatus.OK, answer.usage)
+            self._finish(answer.end(), _OK, answer.usage)
         else:
             self._break_off(answer, choice, reason)
 
     def _break_off(self, answer: Answer, choice: Choice, reason: str) -> None:
         self._note(choice, reason)
         last = answer.broken(
-            f"the upstream {choice.upstream.name!r} broke off: {reason}"
+            f"the upstream {choice.target.upstream.name!r} broke off: {reason}"
         )
         if last is None:
             self._settle(HTTPStatus.BAD_GATEWAY, answer.usage)
@@ -464,12 +463,12 @@ class Exchange:
         self._runtime.settled(
             self,
             Settled(
-                request_id=self.request_id,
+                request_id=self.request_id.decode("ascii"),
                 key=self.key.name,
                 route=self.route.name,
                 model=self.request.model,
                 operation=self.request.op,
-                upstream=choice.upstream.name if choice is not None else "",
+                upstream=choice.target.upstream.name if choice is not None else "",
                 status=int(status),
                 stream=streamed,
                 tries=self.tries,

@@ -9,9 +9,8 @@ by the edge; never touches a socket or a clock.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
 from http import HTTPStatus
+from typing import NamedTuple
 
 import httptools
 
@@ -46,13 +45,11 @@ class Refused(Exception):
         self.status = status
 
 
-@dataclass(frozen=True, slots=True)
-class Head:
+class Head(NamedTuple):
     """What a request's head says, once it has been found unambiguous."""
 
     method: bytes
     path: bytes
-    query: bytes
     fields: dict[bytes, bytes]
     """Lower-case names; of a repeated field the last value."""
     keep_alive: bool
@@ -138,7 +135,10 @@ class RequestReader:
             self._check_partial(buffer)
             return False
         raw = buffer[:end]
-        _check_lines(raw)
+        if raw.count(b"\r") != raw.count(b"\n") or raw[:1] == b"\r":
+            raise Refused(HTTPStatus.BAD_REQUEST, "a bare CR or LF")
+        fields: dict[bytes, bytes] = {}
+        self._fields = fields
         try:
             self._parser.feed_data(raw)
         except httptools.HttpParserUpgrade:
@@ -148,7 +148,7 @@ class RequestReader:
         except httptools.HttpParserError as error:
             raise Refused(HTTPStatus.BAD_REQUEST, str(error).lower()) from error
         self._buffer, self.raw_head = buffer[end:], raw
-        self.head = self._judge()
+        self.head = self._judge(fields)
         return True
 
     def _check_partial(self, buffer: bytes) -> None:
@@ -163,8 +163,8 @@ class RequestReader:
         elif buffer[:1] and not buffer[:1].isalpha():
             raise Refused(HTTPStatus.BAD_REQUEST, "not an HTTP request")
 
-    def _judge(self) -> Head:
-        fields, parser = self._fields, self._parser
+    def _judge(self, fields: dict[bytes, bytes]) -> Head:
+        parser = self._parser
         if self._twice is not None:
             raise Refused(
                 HTTPStatus.BAD_REQUEST, f"two {self._twice.decode('ascii')} fields"
@@ -186,16 +186,14 @@ class RequestReader:
             raise Refused(
                 HTTPStatus.BAD_REQUEST, "the target is not a path of visible ASCII"
             )
-        path, _, query = self._url.partition(b"?")
-        tokens = fields.get(b"connection", b"").lower()
+        tokens = fields.get(b"connection")
         return Head(
-            method=parser.get_method(),
-            path=path,
-            query=query,
-            fields=fields,
-            keep_alive=not http10 and b"close" not in tokens,
-            http10=http10,
-            length=self._length(fields, http10=http10),
+            parser.get_method(),
+            self._url.partition(b"?")[0],
+            fields,
+            not http10 and (tokens is None or b"close" not in tokens.lower()),
+            http10,
+            self._length(fields, http10=http10),
         )
 
     def _length(self, fields: dict[bytes, bytes], *, http10: bool) -> int:
@@ -258,15 +256,18 @@ class RequestReader:
         self._url += part
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self.head is not None:
-            return  # a trailer: nothing here may be decided by one
         name = name.lower()
-        if name in self._fields:
+        fields = self._fields
+        if name in fields:
             if name in _SINGLE:
                 self._twice = name
             elif name == b"connection":
-                value = self._fields[name] + b"," + value
-        self._fields[name] = value
+                value = fields[name] + b"," + value
+        fields[name] = value
+
+    def on_headers_complete(self) -> None:
+        # What follows are trailers, and nothing may be decided by one.
+        self._fields = {}
 
     def on_body(self, part: bytes) -> None:
         self._size += len(part)
@@ -289,28 +290,30 @@ def _check_lines(raw: bytes) -> None:
         raise Refused(HTTPStatus.BAD_REQUEST, "an empty line before the request")
 
 
-_REASON = {status.value: status.phrase.encode() for status in HTTPStatus}
+_LINES = {
+    status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode()
+    for status in HTTPStatus
+}
 
 
 def response_head(
     status: int,
-    fields: Iterable[tuple[bytes, bytes]],
+    fields: bytes,
     *,
     length: int | None,
     keep_alive: bool = True,
     chunked: bool = True,
 ) -> bytes:
-    """Write a response's head; ``length`` None is chunked, or until close."""
-    lines = [b"HTTP/1.1 %d %s" % (status, _REASON.get(status, b"Status"))]
-    lines += [b"%b: %b" % field for field in fields]
+    """Write a response's head; ``length`` None is chunked, or until close.
+
+    ``fields`` are whole lines, each with the CRLF that ends it.
+    """
+    line = _LINES.get(status) or b"HTTP/1.1 %d Status\r\n" % status
+    close = b"" if keep_alive else b"connection: close\r\n"
     if length is not None:
-        lines.append(b"content-length: %d" % length)
-    elif chunked:
-        lines.append(b"transfer-encoding: chunked")
-    if not keep_alive:
-        lines.append(b"connection: close")
-    lines.append(b"\r\n")
-    return b"\r\n".join(lines)
+        return b"%b%b%bcontent-length: %d\r\n\r\n" % (line, fields, close, length)
+    coding = b"transfer-encoding: chunked\r\n" if chunked else b""
+    return b"%b%b%b%b\r\n" % (line, fields, close, coding)
 
 
 def chunk(data: bytes) -> bytes:

@@ -7,10 +7,8 @@ goes upstream. Bytes in, bytes out; fields it does not know pass untouched.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
-from enum import StrEnum
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import orjson
 
@@ -27,18 +25,15 @@ __all__ = [
 ]
 
 
-class Op(StrEnum):
-    """What an upstream can be asked to do; the values are `schemas` capabilities."""
+# Plain strings, not an Enum: hashing a member runs Python code in 3.11, and
+# these are looked up several times for each request.
+Op: TypeAlias = Literal["chat", "completions", "embeddings"]
+"""What an upstream can be asked to do; the values are `schemas` capabilities."""
 
-    CHAT = "chat"
-    COMPLETIONS = "completions"
-    EMBEDDINGS = "embeddings"
-
-
-HOT_PATHS = {
-    b"/v1/chat/completions": Op.CHAT,
-    b"/v1/completions": Op.COMPLETIONS,
-    b"/v1/embeddings": Op.EMBEDDINGS,
+HOT_PATHS: dict[bytes, Op] = {
+    b"/v1/chat/completions": "chat",
+    b"/v1/completions": "completions",
+    b"/v1/embeddings": "embeddings",
 }
 PATH_OF = {op: path.removeprefix(b"/v1") for path, op in HOT_PATHS.items()}
 
@@ -66,8 +61,7 @@ class BadRequest(Exception):
         self.param, self.code, self.status = param, code, status
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """A request's body and the few fields that decide about it."""
 
     op: Op
@@ -107,7 +101,7 @@ def read_request(op: Op, raw: bytes) -> Request:
         raw=raw,
         document=document,
         model=model,
-        stream=bool(stream) and op is not Op.EMBEDDINGS,
+        stream=bool(stream) and op != "embeddings",
         wants_usage=bool(options and options.get("include_usage")),
     )
 

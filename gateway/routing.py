@@ -7,13 +7,12 @@ arguments. Called by the exchange before each try.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from gateway.openai import Op
-from gateway.snapshot import Address, Route, Target, Upstream
+from gateway.snapshot import Address, Route, Target
 
-__all__ = ["Choice", "Load", "choose", "serves"]
+__all__ = ["Choice", "Load", "choose"]
 
 
 class Load(Protocol):
@@ -23,15 +22,9 @@ class Load(Protocol):
     def in_flight(self) -> int: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
-    upstream: Upstream
+class Choice(NamedTuple):
+    target: Target
     address: Address
-
-
-def serves(route: Route, op: Op) -> bool:
-    """Can any target of the route do this at all, were it there?"""
-    return any(op in target.upstream.ops for tier in route.tiers for target in tier)
 
 
 def choose(
@@ -57,7 +50,7 @@ def choose(
                 open_.append((target, fresh))
         if open_:
             target, addresses = _draw(open_, random)
-            return Choice(target.upstream, _least_busy(addresses, loads, random))
+            return Choice(target, _least_busy(addresses, loads, random))
     return None
 
 

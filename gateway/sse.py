@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 
-from gateway.usage import USAGE, Usage, find_usage
+from gateway.usage import Usage, find_usage
 
 __all__ = ["StreamScanner"]
 
@@ -55,7 +55,7 @@ class StreamScanner:
         self.events += data.count(b"\n\n") or 1
         if b"[DONE]" in data[-20:] and _DONE in data:
             self.done = True
-        if b'"usage"' in data and USAGE.search(data):
+        if b'"usage"' in data and find_usage(data) is not None:
             data = self._take_usage(data)
         return data
 
@@ -80,10 +80,9 @@ class StreamScanner:
     def _take_usage(self, data: bytes) -> bytes:
         kept = []
         for event in split_events(data):
-            if b'"usage"' in event and USAGE.search(event):
-                usage = find_usage(event)
-                if usage is not None:
-                    self.usage = usage
+            usage = find_usage(event)
+            if usage is not None:
+                self.usage = usage
                 if self.hide_usage and _only_usage(event):
                     continue
             kept.append(event)

@@ -14,7 +14,7 @@ from typing import cast
 
 import httptools
 
-from gateway.answer import UpstreamHead
+from gateway.answer import READ, UpstreamHead
 from gateway.exchange import Exchange
 from gateway.snapshot import Address
 
@@ -139,8 +139,9 @@ class UpstreamConnection(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._fields_bytes += len(name) + len(value)
-        if self._head is None:
-            self._fields[name.lower()] = value
+        name = name.lower()
+        if name in READ and self._head is None:
+            self._fields[name] = value
 
     def on_headers_complete(self) -> None:
         status = self._parser.get_status_code()

@@ -7,20 +7,19 @@ cut out and only that is read. Called by the stream scanner and the exchange.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
 __all__ = ["Usage", "find_usage", "read_usage"]
 
-# A key of the answer, not text inside a string: there its quotes are escaped.
+_KEY = b'"usage"'
 # The objects inside a usage object (the token details) hold no objects.
-USAGE = re.compile(rb'(?<!\\)"usage"\s*:\s*(\{(?:[^{}]|\{[^{}]*\})*\})')
+_VALUE = re.compile(rb'"usage"\s*:\s*(\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\})')
+_ESCAPE = 0x5C  # a backslash
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(NamedTuple):
     """What an upstream says it read and wrote."""
 
     input: int = 0
@@ -33,15 +32,18 @@ class Usage:
 
 def find_usage(data: bytes) -> Usage | None:
     """Find the last usage object in ``data``."""
-    found = None
-    for found in USAGE.finditer(data):  # noqa: B007  the last one is wanted
-        pass
-    if found is None:
-        return None
-    try:
-        return read_usage(orjson.loads(found[1]))
-    except orjson.JSONDecodeError:
-        return None
+    end = len(data)
+    while (start := data.rfind(_KEY, 0, end)) >= 0:
+        # Inside a string of the answer the quotes are escaped.
+        if start == 0 or data[start - 1] != _ESCAPE:
+            found = _VALUE.match(data, start)
+            if found is not None:
+                try:
+                    return read_usage(orjson.loads(found[1]))
+                except orjson.JSONDecodeError:
+                    return None
+        end = start
+    return None
 
 
 def read_usage(usage: dict[str, Any]) -> Usage:
@@ -49,12 +51,10 @@ def read_usage(usage: dict[str, Any]) -> Usage:
     prompt = usage.get("prompt_tokens_details")
     answer = usage.get("completion_tokens_details")
     return Usage(
-        input=_count(usage.get("prompt_tokens")),
-        output=_count(usage.get("completion_tokens")),
-        cached=_count(prompt.get("cached_tokens")) if isinstance(prompt, dict) else 0,
-        reasoning=(
-            _count(answer.get("reasoning_tokens")) if isinstance(answer, dict) else 0
-        ),
+        _count(usage.get("prompt_tokens")),
+        _count(usage.get("completion_tokens")),
+        _count(prompt.get("cached_tokens")) if isinstance(prompt, dict) else 0,
+        _count(answer.get("reasoning_tokens")) if isinstance(answer, dict) else 0,
     )
 
 

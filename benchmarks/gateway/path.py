@@ -1,0 +1,149 @@
+"""What one request costs in our own code: the whole path, without a socket.
+
+usage: python benchmarks/gateway/path.py [profile]
+
+Drives the edge, the exchange and an upstream connection with bytes through
+transports that keep nothing. The smallest of many rounds is printed, which
+holds still on a machine that others use too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import cProfile
+import pstats
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from gateway.files import Bundle, compile_bundle
+from gateway.worker import Worker
+from schemas.gateway import GatewayConfig, Key, Route, Target, Upstream, hash_key
+from schemas.gateway_toml import dump
+
+URL = "http://127.0.0.1:1"
+BODY = (
+    b'{"model":"smol","messages":[{"role":"system","content":"You are a helpful '
+    b'assistant that answers in one short paragraph."},{"role":"user","content":'
+    b'"Tell me about the fox and the dog and what happened on the way home."}],'
+    b'"max_tokens":128,"temperature":0.7,"user":"u-1"%b}'
+)
+HEAD = (
+    b"POST /v1/chat/completions HTTP/1.1\r\nHost: gateway\r\nAccept: application/json"
+    b"\r\nContent-Type: application/json\r\nUser-Agent: OpenAI/Python 3.54.0\r\n"
+    b"Authorization: Bearer k\r\nX-Stainless-Lang: python\r\nContent-Length: %d\r\n\r\n"
+)
+DOCUMENT = (
+    b'{"id":"chatcmpl-0","object":"chat.completion","created":1,"model":"mock",'
+    b'"choices":[{"index":0,"message":{"role":"assistant","content":"%b"},'
+    b'"finish_reason":"stop"}],"usage":{"prompt_tokens":40,"total_tokens":90,'
+    b'"completion_tokens":50}}' % (b"word " * 80)
+)
+ANSWER = (
+    b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b"
+    % (len(DOCUMENT), DOCUMENT)
+)
+EVENT = (
+    b'data: {"id":"chatcmpl-0","object":"chat.completion.chunk","created":1,"model":'
+    b'"mock","choices":[{"index":0,"delta":{"content":" word"},"finish_reason":null}]}'
+    b"\n\n"
+)
+STREAM_HEAD = (
+    b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n"
+    b"transfer-encoding: chunked\r\n\r\n"
+)
+
+
+class Sink:
+    """A transport that takes everything and says nothing."""
+
+    def write(self, data: bytes) -> None:
+        self.last = data
+
+    def is_closing(self) -> bool:
+        return False
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return lambda *_: None
+
+
+def worker(loop: asyncio.AbstractEventLoop) -> Worker:
+    config = GatewayConfig(
+        keys={"team/ci": Key(hash=hash_key("k"))},
+        upstreams={"team/mock": Upstream(urls=(URL,), model="mock")},
+        routes={
+            "team/chat": Route(
+                models=("smol",), targets=(Target(upstream="team/mock"),)
+            )
+        },
+    )
+    bundle = Bundle(dump(config), '{"version": 1}', {})
+    return Worker(compile_bundle(bundle), loop, seed=1)
+
+
+class Line:
+    """One client connection and one upstream connection, kept alive."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        from gateway.upstream import Pool, UpstreamConnection  # noqa: PLC0415
+
+        self.worker = worker(loop)
+        address = self.worker.snapshot.upstreams["team/mock"].addresses[0]
+        pool = Pool(address, loop, None, wanted=lambda _: True)
+        self.worker._pools[URL] = pool  # noqa: SLF001  an open connection, as after a first request
+        self.upstream = UpstreamConnection(pool)
+        self.upstream.connection_made(Sink())  # type: ignore[arg-type]
+        pool.give_back(self.upstream)
+        self.client = self.worker.downstream()
+        self.out: Any = Sink()
+        self.client.connection_made(self.out)
+
+    def plain(self) -> None:
+        body = BODY % b""
+        self.client.data_received(HEAD % len(body) + body)
+        self.upstream.data_received(ANSWER)
+
+    def begin_stream(self) -> None:
+        body = BODY % b',"stream":true'
+        self.client.data_received(HEAD % len(body) + body)
+        self.upstream.data_received(STREAM_HEAD)
+        self.chunk()
+
+    def chunk(self) -> None:
+        self.upstream.data_received(b"%x\r\n%b\r\n" % (len(EVENT), EVENT))
+
+
+def smallest(what: Callable[[], None], *, count: int, rounds: int = 30) -> float:
+    best = float("inf")
+    for _ in range(rounds):
+        begin = time.process_time_ns()
+        for _ in range(count):
+            what()
+        best = min(best, (time.process_time_ns() - begin) / count)
+    return best / 1e3
+
+
+def main() -> None:
+    loop = asyncio.new_event_loop()
+    line = Line(loop)
+    line.plain()
+    assert line.out.last.endswith(DOCUMENT), line.out.last
+    if "profile" in sys.argv:
+        profile = cProfile.Profile()
+        profile.enable()
+        for _ in range(20_000):
+            line.plain()
+        profile.disable()
+        pstats.Stats(profile).sort_stats("tottime").print_stats(32)
+        return
+    print(f"plain request   {smallest(line.plain, count=1000):6.1f} us")
+    line.begin_stream()
+    print(f"streamed chunk  {smallest(line.chunk, count=3000):6.1f} us")
+
+
+if __name__ == "__main__":
+    main()
