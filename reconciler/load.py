@@ -16,7 +16,7 @@ import os
 import stat
 from collections.abc import Iterator, MutableMapping
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from reconciler.document import read_object
@@ -66,7 +66,7 @@ def read_tree(root: Path, commit: Commit, *, cache: Cache | None = None) -> Read
     tree = _Tree(root=root.resolve(), cache={} if cache is None else cache)
     for top in ("spec", "environments"):
         for file in tree.files(top):
-            tree.take(PurePosixPath(file))
+            tree.take(file)
     tree.check_environments()
     tree.cache.clear()
     tree.cache.update(tree.fresh)
@@ -129,9 +129,9 @@ class _Tree:
             except OSError as error:
                 self._fail(file, f"cannot read the file: {_reason(error)}")
 
-    def take(self, file: PurePosixPath) -> None:
+    def take(self, file: str) -> None:
         """Read one file into the place that its path gives it."""
-        top, *inner = file.parts
+        top, *inner = file.split("/")
         if top == "spec":
             self._take_object(file, self.spec, inner, partial=False)
             return
@@ -158,7 +158,7 @@ class _Tree:
 
     def _take_object(
         self,
-        file: PurePosixPath,
+        file: str,
         found: dict[Ref, Document],
         inner: list[str],
         *,
@@ -171,64 +171,64 @@ class _Tree:
         if document is not None:
             found[ref] = document
 
-    def _identity(self, file: PurePosixPath, inner: list[str]) -> Ref | None:
+    def _identity(self, file: str, inner: list[str]) -> Ref | None:
         """Which object a path is the place of."""
         match inner:
-            case [folder, _]:
+            case [folder, last]:
                 project = DEFAULT_PROJECT
-            case [project, folder, _]:
+            case [project, folder, last]:
                 pass
             case _:
-                above = "/".join(file.parts[: -len(inner)])
+                above = file.removesuffix("/".join(["", *inner]))
                 self._fail(
-                    str(file),
+                    file,
                     "cannot tell which object this is by its place",
                     f"an object lies in {above}/<kind>/<name>.yaml, or in "
                     f"{above}/<project>/<kind>/<name>.yaml",
                 )
                 return None
-        if file.suffix != ".yaml":
+        name, dot, suffix = last.rpartition(".")
+        if suffix != "yaml":
             self._fail(
-                str(file),
-                f"cannot read a file that ends in {file.suffix or 'nothing'}",
-                f"rename it to {file.stem}.yaml, or keep it outside of {file.parts[0]}/",
+                file,
+                f"cannot read a file that ends in {dot + suffix if dot else 'nothing'}",
+                f"rename it to {name or last}.yaml, or keep it outside of {file.partition('/')[0]}/",
             )
         elif folder not in FOLDERS:
             self._fail(
-                str(file),
+                file,
                 f"cannot read an object from the folder {folder}: no kind is called so",
                 did_you_mean(folder, FOLDERS, otherwise=f"kinds: {', '.join(FOLDERS)}"),
             )
         else:
-            return Ref(FOLDERS[folder], project, file.stem)
+            return Ref(FOLDERS[folder], project, name)
         return None
 
-    def _object(
-        self, file: PurePosixPath, ref: Ref, *, partial: bool
-    ) -> Document | None:
-        name = str(file)
+    def _object(self, file: str, ref: Ref, *, partial: bool) -> Document | None:
         try:
-            data = self._bytes(name, OBJECT)
-            known = self.cache.get(name)
+            data = self._bytes(file, OBJECT)
+            known = self.cache.get(file)
             if known is None or known[0] != data:
-                known = (data, read_object(data, name, ref, partial=partial))
+                known = (data, read_object(data, file, ref, partial=partial))
         except SpecError as error:
             self.problems.extend(error.problems)
             self.broken.add(ref)
             return None
-        self.fresh[name] = known
+        self.fresh[file] = known
         return known[1]
 
-    def _take_lock(self, file: PurePosixPath, environment: str) -> None:
+    def _take_lock(self, file: str, environment: str) -> None:
         try:
-            data = self._bytes(str(file), _LOCK_BUDGET)
-            self.locks[environment] = read_yaml(data, str(file), _LOCK_BUDGET)[0]
+            data = self._bytes(file, _LOCK_BUDGET)
+            self.locks[environment] = read_yaml(data, file, _LOCK_BUDGET)[0]
         except SpecError as error:
             self.problems.extend(error.problems)
 
     def _bytes(self, file: str, budget: Budget) -> bytes:
         try:
-            with (self.root / file).open("rb") as stream:
+            # Nonblocking: a file that became a pipe since it was listed ends here.
+            handle = os.open(f"{self.root}/{file}", os.O_RDONLY | os.O_NONBLOCK)
+            with os.fdopen(handle, "rb") as stream:
                 return stream.read(budget.bytes + 1)
         except OSError as error:
             message = f"cannot read the file: {_reason(error)}"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from functools import cache
+from typing import Any, get_args
 
 import orjson
 
@@ -60,17 +61,37 @@ def _references(value: object, path: str, project: str) -> Iterator[tuple[str, R
         for i, item in enumerate(value):
             yield from _references(item, f"{path}[{i}]", project)
     elif isinstance(value, Strict):
-        for name, field in type(value).model_fields.items():
+        for name, alias, kind in _referring(type(value)):
             inner = getattr(value, name)
-            inner_path = f"{path}.{field.alias or name}"
-            kinds = [m.kind for m in field.metadata if isinstance(m, Refers)]
-            if not kinds:
+            inner_path = f"{path}.{alias}"
+            if inner is None:
+                continue
+            if kind is None:
                 yield from _references(inner, inner_path, project)
             elif isinstance(inner, tuple):
                 for i, item in enumerate(inner):
-                    yield f"{inner_path}[{i}]", Ref(kinds[0], project, item)
-            elif inner is not None:
-                yield inner_path, Ref(kinds[0], project, inner)
+                    yield f"{inner_path}[{i}]", Ref(kind, project, item)
+            else:
+                yield inner_path, Ref(kind, project, inner)
+
+
+@cache
+def _referring(model: type[Strict]) -> tuple[tuple[str, str, str | None], ...]:
+    """(name, alias, kind it names) of each field that is a reference, and with no
+    kind of each that holds one somewhere below."""
+    found: list[tuple[str, str, str | None]] = []
+    for name, field in model.model_fields.items():
+        kinds = [m.kind for m in field.metadata if isinstance(m, Refers)]
+        if kinds or any(_referring(below) for below in _models_in(field.annotation)):
+            found.append((name, field.alias or name, kinds[0] if kinds else None))
+    return tuple(found)
+
+
+def _models_in(annotation: Any) -> Iterator[type[Strict]]:
+    if isinstance(annotation, type) and issubclass(annotation, Strict):
+        yield annotation
+    for inner in get_args(annotation):
+        yield from _models_in(inner)
 
 
 def json_schema(kind: str) -> dict[str, Any]:

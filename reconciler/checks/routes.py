@@ -83,16 +83,18 @@ def _circles(steps: Mapping[Ref, Mapping[Ref, int]]) -> Iterator[list[Ref]]:
     """Walk depth first, without recursion: each step back onto the path is one."""
     seen = set[Ref]()
     for start in sorted(steps):
-        path: list[Ref] = []
+        path: dict[Ref, None] = {}
         waiting = [(start, 0)]
         while waiting:
             ref, depth = waiting.pop()
-            del path[depth:]
+            while len(path) > depth:
+                path.popitem()
             if ref in path:
-                yield path[path.index(ref) :]
+                walked = list(path)
+                yield walked[walked.index(ref) :]
             elif ref not in seen:
                 seen.add(ref)
-                path.append(ref)
+                path[ref] = None
                 waiting.extend((after, depth + 1) for after in steps[ref])
 
 
