@@ -12,6 +12,7 @@ import asyncio
 import hashlib
 import os
 import re
+import tomllib
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,15 +83,13 @@ class GatewayTarget:
         return {key: _live(key, tables, health, detail) for key in sorted(found)}
 
     async def dry_run(self, change: Change) -> None:
-        tables = self._tables()
-        check_precondition(change, _live(change.key, tables, Health.UNKNOWN, ""))
+        _check(change, self._tables())
 
     async def apply(self, change: Change, progress: Progress) -> Live:
         async with self._writing:
             tables = self._tables()
-            live = _live(change.key, tables, Health.UNKNOWN, "")
-            check_precondition(change, live)
-            assert change.unit is not None, "checked by check_precondition"
+            live = _check(change, tables)
+            assert change.unit is not None, "checked by _check"
             if live.digest != change.unit.digest:
                 text = change.unit.content.decode()
                 # Decided before the write, so that a kill between the two leaves
@@ -104,7 +103,7 @@ class GatewayTarget:
     async def delete(self, change: Change, progress: Progress) -> None:
         async with self._writing:
             tables = self._tables()
-            check_precondition(change, _live(change.key, tables, Health.UNKNOWN, ""))
+            _check(change, tables)
             if tables.pop(change.key.ref, None) is not None:
                 self._write(tables)
         progress(change.key, "waiting for the gateway to let go")
@@ -134,7 +133,7 @@ class GatewayTarget:
         ends = [mark.start() for mark in marks[1:]] + [len(text)]
         return {
             Ref.parse(mark[1]): _Table(uid=mark[2], text=text[mark.end() + 1 : end])
-            for mark, end in zip(marks, ends, strict=True)
+            for mark, end in zip(marks, ends)  # noqa: B905  no marks, one end
         }
 
     def _write(self, tables: Mapping[Ref, _Table]) -> None:
@@ -193,6 +192,21 @@ class GatewayTarget:
     def _digest(self) -> str:
         content = self._file.read_bytes() if self._file.exists() else b""
         return hashlib.sha256(content).hexdigest()
+
+
+def _check(change: Change, tables: Mapping[Ref, _Table]) -> Live:
+    """Refuse what must not be written; return what lives there now."""
+    live = _live(change.key, tables, Health.UNKNOWN, "")
+    check_precondition(change, live)
+    if change.unit is not None:
+        try:
+            text = change.unit.content.decode()
+            tomllib.loads(text)
+        except ValueError as error:  # neither UTF-8 nor TOML
+            raise PermanentError(f"cannot write {change.key}: {error}") from error
+        if _MARK.search(text):
+            raise PermanentError(f"cannot write {change.key}: it holds a mark of ours")
+    return live
 
 
 def _live(key: Key, tables: Mapping[Ref, _Table], health: Health, detail: str) -> Live:
