@@ -223,7 +223,7 @@ class MockUpstream:
     async def until_open(self, count: int) -> None:
         """Wait until so many connections are open."""
         async with asyncio.timeout(5):
-            while self.open != count:  # noqa: ASYNC110  sockets tell nobody
+            while self.open != count:
                 await asyncio.sleep(0.01)
 
     async def _serve(
@@ -268,7 +268,7 @@ class MockUpstream:
 
 
 async def _closed(reader: asyncio.StreamReader) -> None:
-    while not reader.at_eof():  # noqa: ASYNC110  a stream has no event for its end
+    while not reader.at_eof():
         await asyncio.sleep(0.01)
 
 
@@ -313,14 +313,14 @@ class Gateway:
     ) -> dict[str, Any]:
         """Wait for a status."""
         async with asyncio.timeout(20):
-            while not condition(status := await self.status()):  # noqa: ASYNC110  another process
+            while not condition(status := await self.status()):
                 await asyncio.sleep(0.02)
         return status
 
     async def until_shown(self, text: str) -> None:
         """Wait for a line of the metrics."""
         async with asyncio.timeout(5):
-            while text not in await self.show("/metrics"):  # noqa: ASYNC110  another process
+            while text not in await self.show("/metrics"):
                 await asyncio.sleep(0.01)
 
     async def configure(self, config: GatewayConfig) -> dict[str, Any]:
