@@ -112,7 +112,7 @@ def dump(lock: Lock) -> bytes:
             for ref, found in sorted(lock.entries.items())
         },
     }
-    text = yaml.dump(
+    text = yaml.safe_dump(
         content, sort_keys=False, allow_unicode=True, default_flow_style=False, width=88
     )
     return (HEADER + text).encode()
@@ -169,11 +169,13 @@ _LEFT_OUT: Final = {"replicas", "usd_per_h", "prediction"}
 
 
 def _layout(candidate: Candidate) -> dict[str, Any]:
-    return {
+    values = {
         _NAMES.get(f.name, f.name): getattr(candidate, f.name)
         for f in fields(Candidate)
         if f.name not in _LEFT_OUT
     }
+    # A plain word: YAML would name the enum's class with a tag.
+    return values | {"precision": str(candidate.precision)}
 
 
 def _numbers(values: Mapping[str, float]) -> dict[str, float]:
