@@ -150,6 +150,9 @@ class Daemon:
         try:
             with self._metrics.run():
                 tree = await self._source.newest()
+                if self._resolve and self._pipeline.refresh_lock(tree):
+                    # What we wrote is part of the tree: it must not look newer.
+                    tree = await self._source.newest()
                 self.progress.commit = tree.commit.sha
                 await self._reconcile(tree, started)
         except ChainBrokenError:
@@ -162,8 +165,6 @@ class Daemon:
             self._failures = 0
 
     async def _reconcile(self, tree: Tree, started: datetime) -> None:
-        if self._resolve:
-            self._pipeline.refresh_lock(tree)
         prepared = await self._pipeline.prepare(tree)
         made = prepared.plan
         self.progress.plan, self.progress.phase = made, "applying"
@@ -223,7 +224,7 @@ class Daemon:
         self._said = said
         _log.info(
             "planned",
-            commit=made.commit.sha[:12],
+            commit=made.commit.short,
             steps=len(made.steps),
             blocked=len(made.blocked),
             unchanged=made.unchanged,

@@ -120,7 +120,7 @@ def open_foundry(
         home.url, key=home.ledger_key, origin=f"bud/{environment}", clock=now
     )
     gateway = GatewayProcess(home.gateway_config)
-    local = LocalTarget(home.local)
+    local = LocalTarget(home.local, checkout=repo)
     targets: Mapping[str, Target] = {
         "local": local,
         "gateway": GatewayTarget(

@@ -68,11 +68,12 @@ class Pipeline:
         documents = reading.load(tree.root, tree.commit, cache=self._files)
         return overlay(documents, self.environment)
 
-    def refresh_lock(self, tree: Tree) -> None:
-        """resolve, where somebody works in the checkout: decide and write the lock."""
+    def refresh_lock(self, tree: Tree) -> bool:
+        """Decide and write the lock where somebody works in the checkout; if it moved."""
         lock, moved = lockfile.refresh(self.desire(tree), self.catalog)
         if moved:
             lockfile.write(tree.root, self.environment, lock)
+        return bool(moved)
 
     async def prepare(self, tree: Tree) -> Prepared:
         """From a checkout to a plan. Reads, and changes nothing."""

@@ -44,6 +44,11 @@ class Commit:
     author: str = ""
     subject: str = ""
 
+    @property
+    def short(self) -> str:
+        """For people; what differs from the commit still shows."""
+        return self.sha[:12] + self.sha[40:]
+
 
 Position = tuple[int, int]
 """Line and column, from 1."""

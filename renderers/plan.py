@@ -98,14 +98,18 @@ def status(data: Data) -> str:
     if daemon is None:
         lines.append("daemon      not running")
     else:
-        lines.append(f"daemon      {daemon['phase']}, commit {daemon['commit'][:20]}")
+        lines.append(
+            f"daemon      {daemon['phase']}, commit {_short(daemon['commit'])}"
+        )
         lines += [f"  {key}: {doing}" for key, doing in daemon["steps"].items()]
         if daemon["error"]:
             lines += ["  " + line for line in daemon["error"].splitlines()]
         lines += [f"  waits: {b['key']}: {b['detail']}" for b in daemon["blocked"]]
     if data["lastRun"] is not None:
         run = data["lastRun"]
-        lines.append(f"last apply  {run['result'] or 'running'} ({run['commit'][:20]})")
+        lines.append(
+            f"last apply  {run['result'] or 'running'} ({_short(run['commit'])})"
+        )
         lines += ["  " + line for line in run["error"].splitlines()]
     lines += [
         f"suspended   {ref}: {reason}" for ref, reason in data["suspended"].items()
@@ -120,6 +124,10 @@ def status(data: Data) -> str:
     else:
         lines.append("nothing is applied yet")
     return "\n".join(lines)
+
+
+def _short(commit: str) -> str:
+    return commit[:12] + commit[40:]
 
 
 def why(data: Data) -> str:
