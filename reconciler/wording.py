@@ -40,8 +40,8 @@ PATTERNS = {
     r"^[0-9a-f]{64}$": "write a SHA-256, 64 hex digits",
     r"^sha256:[0-9a-f]{64}$": "write sha256: and the key's hash; "
     "`bud keys create` prints it",
-    r"^\d+\.\d+(\.\d+)?$": 'write a version such as "1.33"',
-    r"^(\d{1,3}\.){3}\d{1,3}/\d{1,2}$": "write a network such as 10.0.0.0/16",
+    r"^[0-9]+\.[0-9]+(\.[0-9]+)?$": 'write a version such as "1.33"',
+    r"^([0-9]{1,3}\.){3}[0-9]{1,3}/[0-9]{1,2}$": "write a network such as 10.0.0.0/16",
     r"^[A-Z][A-Z0-9_]*$": "write the name of an environment variable, such as HF_TOKEN",
     r"^[a-z0-9./-]+#[\w.-]+$": "write the path of an encrypted file, '#' and a key of "
     "it, such as keys.yaml#openai",
@@ -52,7 +52,7 @@ PATTERNS = {
     r"^[a-z][a-z0-9-]*$": "write the flag in lower case without its dashes, such as "
     "max-model-len",
     r"^[\w][\w./:@-]{0,127}$": "use at most 128 letters, digits and any of _./:@-",
-    r"^([01]\d|2[0-3]):[0-5]\d$": 'write a time of day such as "08:00"',
+    r"^([01][0-9]|2[0-3]):[0-5][0-9]$": 'write a time of day such as "08:00"',
     r"^[A-Z][A-Za-z]*/[a-z0-9*?\[\]-]+(/[a-z0-9*?\[\]-]+)?$": "write Kind/name or "
     "Kind/project/name, with * and ? if need be",
 }

@@ -11,8 +11,10 @@ from schemas.units import Bytes
 
 __all__ = ["Addon", "Cluster", "ClusterSpec", "Host", "NodePool"]
 
-Cidr = Annotated[str, StringConstraints(pattern=r"^(\d{1,3}\.){3}\d{1,3}/\d{1,2}$")]
-Version = Annotated[str, StringConstraints(pattern=r"^\d+\.\d+(\.\d+)?$")]
+Cidr = Annotated[
+    str, StringConstraints(pattern=r"^([0-9]{1,3}\.){3}[0-9]{1,3}/[0-9]{1,2}$")
+]
+Version = Annotated[str, StringConstraints(pattern=r"^[0-9]+\.[0-9]+(\.[0-9]+)?$")]
 
 CLOUDS = ("aws-eks", "azure-aks")
 

@@ -76,7 +76,10 @@ class Slo(Strict):
     tpot: LatencyTarget | None = Field(
         default=None, description="time per output token after the first"
     )
-    e2e: LatencyTarget | None = Field(default=None, description="the whole request")
+    # The alias generator would make it e2E.
+    e2e: LatencyTarget | None = Field(
+        default=None, alias="e2e", description="the whole request"
+    )
     throughput: ThroughputTarget | None = Field(
         default=None, description="output tokens of all replicas together"
     )

@@ -34,7 +34,9 @@ class Quantity:
     example: ClassVar[str]
 
     def __init__(self, text: str) -> None:
-        match = re.fullmatch(r"(\d{1,15}(?:\.\d{1,9})?)\s*(\S{1,12})", text.strip())
+        match = re.fullmatch(
+            r"([0-9]{1,15}(?:\.[0-9]{1,9})?)\s*(\S{1,12})", text.strip()
+        )
         if match is None or match[2] not in self.units:
             known = ", ".join(self.units)
             raise ValueError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from ipaddress import ip_network
 
 from reconciler.checks.whole import Whole
 from reconciler.written import did_you_mean
@@ -16,6 +17,7 @@ def check_clusters(whole: Whole) -> Iterator[Problem]:
     for cluster in whole.each(Cluster):
         yield from _machines_exist(whole, cluster)
         yield from _hosts_have_a_pool(whole, cluster)
+        yield from _network_is_one(whole, cluster)
 
 
 def _machines_exist(whole: Whole, cluster: Cluster) -> Iterator[Problem]:
@@ -59,3 +61,17 @@ def _hosts_have_a_pool(whole: Whole, cluster: Cluster) -> Iterator[Problem]:
                 f"cannot find node pool {host.node_pool!r} in this cluster",
                 did_you_mean(host.node_pool, pools),
             )
+
+
+def _network_is_one(whole: Whole, cluster: Cluster) -> Iterator[Problem]:
+    if cluster.spec.network is None:
+        return
+    try:
+        ip_network(cluster.spec.network.cidr)
+    except ValueError as error:
+        yield whole.problem(
+            cluster,
+            "spec.network.cidr",
+            f"cannot use this network: {error}",
+            "write the network's own address and its length, such as 10.0.0.0/16",
+        )
