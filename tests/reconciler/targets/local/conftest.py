@@ -99,6 +99,14 @@ class LocalWorld:
     def running(self) -> dict[str, list[Process]]:
         return self.processes.scan()
 
+    def end(self) -> None:
+        """Leave nothing running."""
+        for group in self.running().values():
+            for process in group:
+                with suppress(ProcessLookupError):
+                    os.kill(process.pid, signal.SIGKILL)
+                wait_until_gone(process)
+
 
 def wait_until_gone(process: Process) -> None:
     """Wait for the very end, without taking the exit code off anybody."""
@@ -112,8 +120,4 @@ def wait_until_gone(process: Process) -> None:
 def world(tmp_path: Path) -> Iterator[LocalWorld]:
     made = LocalWorld(tmp_path / "home")
     yield made
-    for group in made.running().values():
-        for process in group:
-            with suppress(ProcessLookupError):
-                os.kill(process.pid, signal.SIGKILL)
-            wait_until_gone(process)
+    made.end()
