@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from reconciler.scaffold import schema_files
+from reconciler.yaml_reader import read_yaml
 from schemas.kinds import KINDS
 
 ROOT = Path(__file__).parents[2]
@@ -36,7 +37,7 @@ def test_a_schema_is_a_schema(kind):
 
 @pytest.mark.parametrize("file", OBJECTS, ids=lambda f: str(f.relative_to(ROOT)))
 def test_an_editor_finds_nothing_wrong_with_our_own_foundry(file):
-    content = yaml.safe_load(file.read_text())
+    content, _ = read_yaml(file.read_bytes(), file.name)
     schema = json.loads((COMMITTED / f"{content['kind'].lower()}.json").read_text())
     jsonschema.validate(content, schema, cls=jsonschema.Draft202012Validator)
 
