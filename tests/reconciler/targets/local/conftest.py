@@ -1,19 +1,21 @@
 """A home of its own for each test, and nothing of it left running afterwards."""
 
+import asyncio
 import os
 import select
 import signal
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 from random import Random
 
+import orjson
 import pytest
 
 from reconciler.targets.local import LocalTarget
 from reconciler.targets.local.processes import Process, Processes
-from reconciler.targets.local.records import Records
+from reconciler.targets.local.records import Instance, Records
 from reconciler.values import Key, Unit
 from schemas.local import EndpointManifest, Probe, Program, Replacement, canonical
 from schemas.objects import Ref
@@ -51,6 +53,8 @@ class LocalWorld:
         replicas: int = 1,
         args: tuple[str, ...] = (),
         engine: str = "simulator",
+        argv: tuple[str, ...] = ("{python}", "-m", "reconciler.engines.simulator"),
+        env: Mapping[str, str] = {},
         ready_timeout_s: float = 60,
         drain_timeout_s: float = 5,
         **replacement: object,
@@ -58,10 +62,8 @@ class LocalWorld:
         program = Program.model_validate(
             {
                 "engine": engine,
-                "argv": (
-                    *("{python}", "-m", "reconciler.engines.simulator"),
-                    *("--alias", name, "--port", "{port}", *args),
-                ),
+                "argv": (*argv, "--alias", name, "--port", "{port}", *args),
+                "env": env,
                 "probe": Probe(task="chat", model=name),
             }
         )
@@ -96,6 +98,18 @@ class LocalWorld:
         wait_until_gone(Process(instance.pid, instance.started))
         return Process(instance.pid, instance.started)
 
+    def addresses(self, name: str) -> list[str]:
+        """What the gateway is told, at this moment."""
+        try:
+            book = orjson.loads((self.home / "addresses.json").read_bytes())
+        except FileNotFoundError:
+            return []
+        found: list[str] = book["upstreams"].get(f"default/{name}", [])
+        return found
+
+    def instances(self, name: str) -> list[Instance]:
+        return self.records.instances(self.key(name).ref)
+
     def running(self) -> dict[str, list[Process]]:
         return self.processes.scan()
 
@@ -114,6 +128,25 @@ def wait_until_gone(process: Process) -> None:
         descriptor = os.pidfd_open(process.pid)
         select.select([descriptor], [], [], 10)
         os.close(descriptor)
+
+
+async def until(true: Callable[[], bool], *, within_s: float = 30) -> None:
+    """Wait for a condition; fails when it does not come."""
+    async with asyncio.timeout(within_s):
+        while not true():
+            await asyncio.sleep(0.02)
+
+
+@asynccontextmanager
+async def supervised(target: LocalTarget) -> AsyncIterator[None]:
+    """Run the target's supervisor for as long as the block."""
+    stop = asyncio.Event()
+    async with asyncio.TaskGroup() as group:
+        group.create_task(target.supervise(stop))
+        try:
+            yield
+        finally:
+            stop.set()
 
 
 @pytest.fixture
