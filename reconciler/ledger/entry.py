@@ -46,6 +46,8 @@ MAX_ERROR = 8 * 1024
 """Longer error texts are cut: a stack of 100 MB must not become the ledger."""
 MAX_LINE = 64 * 1024
 """Bounds what reading one line can cost; the other fields are names and digests."""
+MAX_SEQ = 2**53 - 1
+"""RFC 8785 has numbers as IEEE 754 doubles; beyond this they are not exact."""
 
 FIELDS = (
     "actor", "after", "at", "before", "commit", "error", "outcome",
@@ -55,6 +57,7 @@ FIELDS = (
 _TYPES = [int if name == "seq" else str for name in FIELDS]
 _values = attrgetter(*FIELDS)
 _AT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
+_HASH = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,10 +101,8 @@ def seal(draft: Draft, *, seq: int, at: datetime, prev: bytes) -> Entry:
     """Give a draft its place.
 
     Raises:
-        ValueError: an outcome that is none, or text that is not Unicode.
+        ValueError: what it would write could not be read back.
     """
-    if draft.outcome not in OUTCOMES:
-        raise ValueError(f"cannot record outcome: {draft.outcome!r}")
     entry = Entry(
         actor=draft.actor,
         commit=draft.commit,
@@ -118,12 +119,9 @@ def seal(draft: Draft, *, seq: int, at: datetime, prev: bytes) -> Entry:
         prev=prev.hex(),
     )
     try:
-        size = len(entry.line())
-    except TypeError as error:  # a lone surrogate, or not text at all
-        raise ValueError(f"cannot record step: {draft.step!a}: {error}") from error
-    if size > MAX_LINE:
-        raise ValueError(f"cannot record step: {draft.step[:80]!r} takes {size} bytes")
-    return entry
+        return parse(entry.line())
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"cannot record step {draft.step[:80]!a}: {error}") from error
 
 
 def _printable(error: str) -> str:
@@ -167,8 +165,12 @@ def parse(line: bytes) -> Entry:
         ValueError: it is not the canonical form of an entry.
     """
     fields = read_fields(line)
-    if fields["outcome"] not in OUTCOMES:
-        raise ValueError(f"outcome is {fields['outcome']!r}")
-    if _AT.fullmatch(fields["at"]) is None:
-        raise ValueError(f"at is {fields['at']!r}")
+    for name, valid in (
+        ("seq", 0 <= fields["seq"] <= MAX_SEQ),
+        ("outcome", fields["outcome"] in OUTCOMES),
+        ("at", _AT.fullmatch(fields["at"])),
+        ("prev", _HASH.fullmatch(fields["prev"])),
+    ):
+        if not valid:
+            raise ValueError(f"{name} is {fields[name]!r}")
     return Entry(**fields)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from sqlalchemy import Connection, Engine, select, text, update
 from reconciler.store.database import explain, reading, writing
 from reconciler.store.tables import leadership
 from reconciler.store.values import Leader
-from schemas.errors import PermanentError, TemporaryError
+from schemas.errors import FoundryError, PermanentError, TemporaryError
 
 __all__ = ["check_leader", "current_leader", "hold", "take_over"]
 
@@ -43,13 +43,18 @@ def hold(engine: Engine) -> Iterator[Connection]:
     with explain("lead store"):
         connection = engine.connect()
     with connection:
-        # Closed rather than pooled at the end: the lock goes with the session.
-        connection.detach()
-        with writing(connection, "lead store"):
-            taken = text(f"SELECT pg_try_advisory_lock({_LEADER_LOCK})")
-            if not connection.execute(taken).scalar():
-                raise _taken(engine)
-        yield connection
+        try:
+            with writing(connection, "lead store"):
+                taken = text(f"SELECT pg_try_advisory_lock({_LEADER_LOCK})")
+                if not connection.execute(taken).scalar():
+                    raise _taken(engine)
+            yield connection
+        finally:
+            # A closed session keeps its lock until the server has seen it; a lost one
+            # has none to give back.
+            with suppress(FoundryError), writing(connection, "end leading"):
+                connection.execute(text(f"SELECT pg_advisory_unlock({_LEADER_LOCK})"))
+            connection.invalidate()
 
 
 @contextmanager

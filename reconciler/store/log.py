@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Row, Select, select
+from sqlalchemy import Connection, CursorResult, Engine, Row, Select, select
 
 from reconciler.ledger import (
     GENESIS,
@@ -64,8 +64,11 @@ class Log:
 
     def lines(self) -> Iterator[bytes]:
         """Every line, oldest first, as `verify` reads them back."""
-        with reading(self._engine, "read ledger") as connection:
-            for row in _stream(connection, select(ledger.c.line)):
+        with (
+            reading(self._engine, "read ledger") as connection,
+            _stream(connection, select(ledger.c.line)) as found,
+        ):
+            for row in found:
                 yield row.line + b"\n"
 
     def checkpoint(self, size: int | None = None) -> Checkpoint:
@@ -129,14 +132,11 @@ class Log:
             ChainBrokenError: with the first entry that is not what it should be.
         """
         with reading(self._engine, "verify ledger") as connection:
-            notes = connection.execute(select(checkpoints.c.note)).scalars().all()
-            known = (self.verifier,) if notes else ()
-            replay = Replay(
-                [*(open_checkpoint(note, known) for note in notes), *witnesses]
-            )
-            for row in _stream(connection, select(ledger)):
-                replay.feed(row.line)
-                _check_row(row, replay)
+            replay = Replay([*self._promises(connection), *witnesses])
+            with _stream(connection, select(ledger)) as found:
+                for row in found:
+                    replay.feed(row.line)
+                    _check_row(row, replay)
         head = replay.finish()
         if head.witnessed < head.size:
             raise ChainBrokenError(
@@ -176,15 +176,28 @@ class Log:
             )
         return tree, last.hash
 
+    def _promises(self, connection: Connection) -> Iterator[Checkpoint]:
+        for size, note in connection.execute(select(checkpoints)).all():
+            checkpoint = open_checkpoint(note, [self.verifier])
+            if checkpoint.size != size:
+                raise ChainBrokenError(
+                    f"cannot verify checkpoint of {size}: it says {checkpoint.size}",
+                    seq=size,
+                    expected=str(size),
+                    found=str(checkpoint.size),
+                )
+            yield checkpoint
+
     def _head(self, connection: Connection) -> Checkpoint | None:
         newest = select(checkpoints.c.note).order_by(checkpoints.c.size.desc()).limit(1)
         note = connection.execute(newest).scalar()
         return None if note is None else open_checkpoint(note, [self.verifier])
 
 
-def _stream(connection: Connection, rows: Select[Any]) -> Iterator[Row[Any]]:
+def _stream(connection: Connection, rows: Select[Any]) -> CursorResult[Any]:
+    """Every row in order, a page at a time; to be closed."""
     streaming = connection.execution_options(yield_per=_PAGE)
-    yield from streaming.execute(rows.order_by(ledger.c.seq))
+    return streaming.execute(rows.order_by(ledger.c.seq))
 
 
 def _nodes(connection: Connection) -> Nodes:

@@ -53,7 +53,11 @@ def open_store(
         TemporaryError: the server cannot be reached now.
     """
     engine = database.connect(url)
-    database.migrate(engine)
+    try:
+        database.migrate(engine)
+    except BaseException:
+        engine.dispose()
+        raise
     return Store(engine, key=key, origin=origin, clock=clock)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -25,6 +26,8 @@ from schemas.objects import Ref
 
 ORIGIN = "bud/test"
 _INITDB = ("-U", "bud", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync")
+# -F: what these tests kill is a process, never the machine.
+_SERVER = ("-F", "-c", "unix_socket_directories=", "-c", "listen_addresses=127.0.0.1")
 
 
 def _binaries() -> Path:
@@ -66,16 +69,7 @@ def postgresql() -> Iterator[str]:
         )
         with (folder / "log").open("wb") as log:
             server = subprocess.Popen(
-                [
-                    *user,
-                    binaries / "postgres",
-                    "-D",
-                    data,
-                    "-k",
-                    folder,
-                    "-p",
-                    str(port),
-                ],
+                [*user, binaries / "postgres", "-D", data, "-p", str(port), *_SERVER],
                 stdout=log,
                 stderr=log,
             )
@@ -84,8 +78,10 @@ def postgresql() -> Iterator[str]:
             _await_server(server, url, folder / "log")
             yield url
         finally:
-            # runuser hands SIGTERM on to the server it runs.
-            server.terminate()
+            # The server itself, not the runuser around it; SIGINT: do not wait for
+            # clients that a failed test left behind.
+            pid = int((data / "postmaster.pid").read_text().splitlines()[0])
+            os.kill(pid, signal.SIGINT)
             server.wait(timeout=30)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
