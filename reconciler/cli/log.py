@@ -9,7 +9,6 @@ from typing import BinaryIO
 
 import click
 
-from reconciler import witness
 from reconciler.cli.context import Context, pass_context
 from reconciler.ledger import Verifier, check_proof, read_proof, verify
 from schemas.errors import PermanentError
@@ -56,6 +55,7 @@ def verify_(context: Context, exported: Path | None, key: str | None) -> None:
     Checkpoints that were exported to git count too: they are what finds a log
     that was rewritten together with its key. Exits 4 when it is broken.
     """
+    from reconciler import witness
     with context.foundry() as foundry:
         verifier = _verifier(key) if key else foundry.store.log.verifier
         repo, name = context.repo, context.environment

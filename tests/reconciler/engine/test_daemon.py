@@ -10,7 +10,6 @@ from pathlib import Path
 
 import aiohttp
 import pytest
-from world import World, key_of
 
 from reconciler.daemon import Daemon
 from reconciler.daemon_http import ask_daemon, serve
@@ -20,6 +19,7 @@ from reconciler.source import Tree
 from reconciler.values import Change, Commit, Desired, Rendered
 from schemas.environment import Environment
 from schemas.errors import PermanentError, Problem, SpecError, TemporaryError
+from tests.reconciler.engine.world import World, key_of
 
 
 class Hand:
@@ -220,7 +220,7 @@ async def test_status_and_metrics_say_what_waits(world: World, tmp_path: Path) -
 async def test_one_daemon_leads(world: World, tmp_path: Path) -> None:
     async with running(world, tmp_path):
         with (
-            pytest.raises(TemporaryError, match="daemon .* leads it"),
+            pytest.raises(TemporaryError, match=r"daemon .* leads it"),
             world.store.lead("two"),
         ):
             pass

@@ -12,7 +12,6 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from world import Crash, World, key_of, settings_of, unit_of
 
 from reconciler.ordering import Waits
 from reconciler.plan import deletion_token
@@ -20,6 +19,7 @@ from reconciler.store import Ownership, Suspension
 from reconciler.values import Action, Change, OutcomeKind
 from schemas.errors import PermanentError, TemporaryError
 from schemas.objects import Ref
+from tests.reconciler.engine.world import Crash, World, key_of, settings_of, unit_of
 
 CHAT = {
     "Model/llama": ("weights", ()),

@@ -16,11 +16,11 @@ from pathlib import Path
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-from world import Crash, World, key_of
 
 from reconciler.store import Suspension
 from reconciler.values import Action, Change
 from schemas.objects import Ref
+from tests.reconciler.engine.world import Crash, World, key_of
 
 NEEDS = {
     "Model/m": (),
