@@ -268,7 +268,8 @@ def _take(
     """Copy files out of a package, below ``target``, without what leads to them."""
     for part in parts:
         names = part.path.parts
-        skipped = len(prefix) if names[: len(prefix)] == prefix else 1 + len(prefix)
+        bare = bool(prefix) and names[: len(prefix)] == prefix
+        skipped = len(prefix) if bare else 1 + len(prefix)
         place = target.joinpath(*names[skipped:])
         place.parent.mkdir(parents=True, exist_ok=True)
         with package.open(part) as data, place.open("wb") as out:

@@ -17,7 +17,14 @@ from reconciler.targets.local import LocalTarget
 from reconciler.targets.local.processes import Process, Processes
 from reconciler.targets.local.records import Instance, Records
 from reconciler.values import Key, Unit
-from schemas.local import EndpointManifest, Probe, Program, Replacement, canonical
+from schemas.local import (
+    EndpointManifest,
+    Probe,
+    Program,
+    Replacement,
+    Weights,
+    canonical,
+)
 from schemas.objects import Ref
 
 CHECKOUT = Path(__file__).parents[4]
@@ -57,6 +64,7 @@ class LocalWorld:
         env: Mapping[str, str] = {},
         ready_timeout_s: float = 60,
         drain_timeout_s: float = 5,
+        weights: Weights | None = None,
         **replacement: object,
     ) -> Unit:
         program = Program.model_validate(
@@ -72,6 +80,7 @@ class LocalWorld:
             name=name,
             replicas=replicas,
             program=program,
+            weights=weights,
             replacement=Replacement.model_validate(
                 {
                     "ready_timeout_s": ready_timeout_s,
