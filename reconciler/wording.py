@@ -25,6 +25,8 @@ from schemas.kinds import KINDS
 __all__ = ["PATTERNS", "field_names", "problems_of", "show"]
 
 _SHOWN = 80
+# Nobody reads more of one file, and each costs a search for the nearest name.
+_TOLD = 100
 # Fields that say where a secret is; who errs there may have written the secret.
 _SILENT = re.compile(r"(?i)(credentials|hash|env|baseUrl|token|password|secret)\b")
 # What a pattern means, for those a person meets.
@@ -79,7 +81,11 @@ def problems_of(
     error: ValidationError, written: Written, content: Mapping[str, Any]
 ) -> Iterator[Problem]:
     """Yield a problem for every error, at the line that has to be mended."""
-    for detail in error.errors(include_url=False):
+    details = error.errors(include_url=False)
+    if len(details) > _TOLD:
+        message = f"cannot use {len(details):,} of its fields: the first {_TOLD} follow"
+        yield written.problem("", message)
+    for detail in details[:_TOLD]:
         path, rest = _path(detail["loc"], content)
         kind = detail["type"]
         if kind == "too_short" and detail["input"]:

@@ -20,6 +20,8 @@ from schemas.errors import Problem
 __all__ = ["Written", "did_you_mean"]
 
 
+# No name is longer, and comparing what is costs the square of its length.
+_LONGEST = 200
 # One step of a field path, as ``yaml_reader.child`` writes it.
 _STEP = re.compile(r'\.?([^.\["\]]+)|\[("(?:[^"\\]|\\.)*")\]|\[(\d+)\]')
 
@@ -72,6 +74,8 @@ class Written:
 
 def did_you_mean(name: str, known: Iterable[str], *, otherwise: str = "") -> str:
     """A hint with the nearest known name, or ``otherwise`` where none is near."""
+    if len(name) > _LONGEST:
+        return otherwise
     names = {k.casefold(): k for k in known}
     near = difflib.get_close_matches(name.casefold(), names, n=1, cutoff=0.7)
     return f"did you mean {names[near[0]]}?" if near else otherwise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -70,3 +71,15 @@ def test_every_unit_says_what_it_would_have_read():
     for unit in Quantity.__subclasses__():
         with pytest.raises(ValueError, match=unit.example):
             unit("1")
+
+
+def test_a_file_that_is_wrong_everywhere_is_told_in_time():
+    fields = "".join(f"  f{i}: 1\n" for i in range(19_000))
+    text = f"apiVersion: foundry.bud/v1\nkind: Endpoint\nmetadata: {{name: x}}\nspec:\n{fields}"
+    start = time.perf_counter()
+    with pytest.raises(SpecError, match="cannot use 19,003 of its fields") as caught:
+        read_object(
+            text.encode(), "x.yaml", Ref("Endpoint", "default", "x"), partial=False
+        )
+    assert len(caught.value.problems) <= 101
+    assert time.perf_counter() - start < 10
