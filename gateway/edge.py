@@ -48,7 +48,10 @@ class EdgeRuntime(Runtime, Protocol):
         ...
 
     def new_request_id(self) -> bytes: ...
-    def began(self, exchange: Exchange) -> None: ...
+    def admit(self, exchange: Exchange) -> None:
+        """Start it, now or once its limits let it."""
+        ...
+
     def joined(self, connection: Downstream) -> bool:
         """Count a connection in; false: there are too many."""
         ...
@@ -253,8 +256,7 @@ class Downstream(asyncio.Protocol):
             framing=self._framing,
         )
         self._exchange = exchange
-        self._runtime.began(exchange)
-        exchange.start()
+        self._runtime.admit(exchange)
 
     def _reply(self, status: int, body: bytes) -> None:
         """Answer from here, without an exchange."""

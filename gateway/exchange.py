@@ -7,21 +7,27 @@ randomness and no socket of its own, so tests drive it with bytes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import NamedTuple, Protocol
 
+from gateway.accounts import estimate_input
 from gateway.answer import Answer, Framing, PlainAnswer, StreamAnswer, UpstreamHead
 from gateway.http1 import response_head
+from gateway.limits import Amounts, Limiter
 from gateway.metrics import Metrics
 from gateway.openai import Request, error_body, upstream_body
 from gateway.routing import Choice, Load, choose
-from gateway.snapshot import Address, Key, Route, Snapshot, Timeouts
+from gateway.snapshot import Address, Key, Route, Snapshot, Timeouts, Upstream
 from gateway.usage import Usage
 
 __all__ = ["Client", "Connection", "Exchange", "Runtime", "Settled"]
 
 _OK, _BAD_REQUEST = 200, 400
+_CLIENT_LEFT = 499  # as nginx says it
+_MADE = frozenset({_OK, 502})
+_NOTHING = Usage()
 # Statuses that say nothing about the request: another try may go through.
 _RETRY = frozenset({408, 429, 500, 502, 503, 504, 529})
 # Ours or that upstream's fault, never the client's, whose key we have checked.
@@ -82,20 +88,16 @@ class Runtime(Protocol):
 class Settled(NamedTuple):
     """All there is to know of a request that is over."""
 
-    request_id: str
-    key: str
-    route: str
-    model: str
-    operation: str
-    upstream: str
+    upstream: Upstream | None
     status: int
     """As the client saw it; 499: the client left first."""
-    stream: bool
-    tries: int
-    usage: Usage | None
+    usage: Usage
+    estimated: bool
+    """The upstream did not say what was used."""
     seconds: float
     first_seconds: float | None
     chunks: int
+    """Of a stream; 0: the answer was none."""
 
 
 class Exchange:
@@ -111,7 +113,6 @@ class Exchange:
         "_framing",
         "_hold_until",
         "_last_at",
-        "_over",
         "_refused",
         "_response",
         "_runtime",
@@ -119,9 +120,13 @@ class Exchange:
         "_tried",
         "client",
         "key",
+        "limiters",
+        "over",
         "request",
         "request_id",
+        "reserved",
         "route",
+        "slot",
         "started",
         "tries",
     )
@@ -144,7 +149,10 @@ class Exchange:
         self._deadline = self.started + route.timeouts.total
         self._hold_until: float | None = None
         self._tried: set[str] = set()
-        self._refused = self._over = False
+        self._refused = self.over = False
+        self.limiters: tuple[Limiter, ...] = ()
+        self.reserved: Amounts = {}
+        self.slot: int | None = None
         self.tries = self._fails = 0
         self._choice: Choice | None = None
         self._connection: Connection | None = None
@@ -158,7 +166,7 @@ class Exchange:
 
     def start(self) -> None:
         """Begin, or go on after a wait."""
-        if self._over or self._choice is not None:
+        if self.over or self._choice is not None:
             return
         runtime = self._runtime
         # The route of now: addresses come and go while a request waits.
@@ -206,7 +214,7 @@ class Exchange:
 
     def connected(self, connection: Connection) -> None:
         choice = self._choice
-        if self._over or choice is None:
+        if self.over or choice is None:
             connection.abort()
             return
         self._connection = connection
@@ -223,7 +231,7 @@ class Exchange:
     def connect_failed(self, reason: str) -> None:
         """Nobody listens there: it costs no try, but counts against the hold."""
         choice = self._choice
-        if self._over or choice is None:
+        if self.over or choice is None:
             return
         self._note(choice, reason)
         self._refused = True
@@ -246,6 +254,18 @@ class Exchange:
     def _note(self, choice: Choice, outcome: str) -> None:
         name = choice.target.upstream.name
         self._runtime.metrics.add("bud_gateway_tries_total", name, outcome)
+
+    def deny(self, limiter: Limiter, retry_after_s: float) -> None:
+        """Refuse, naming who is limited, how, and until when."""
+        spent = limiter.kind == "budget"
+        seconds = max(1, math.ceil(retry_after_s))
+        self.refuse(
+            HTTPStatus.TOO_MANY_REQUESTS,
+            f"{limiter.scope} has used {limiter.describe()}; try again in {seconds} s",
+            code="insufficient_quota" if spent else "rate_limit_exceeded",
+            lines=b"retry-after: %d\r\nx-bud-limiter: %b\r\n"
+            % (seconds, limiter.id.encode()),
+        )
 
     def _give_up(self) -> None:
         if self._response is not None:
@@ -355,7 +375,7 @@ class Exchange:
         """The upstream's connection is gone before the answer was whole."""
         connection, self._connection = self._connection, None
         answer, choice = self._answer, self._choice
-        if self._over or choice is None:
+        if self.over or choice is None:
             return
         if answer is None and connection is not None and connection.reused:
             # It was closed while idle, which says nothing about the upstream.
@@ -435,13 +455,13 @@ class Exchange:
 
     def client_gone(self) -> None:
         """Nobody reads the answer any more: stop the upstream's work."""
-        if self._over:
+        if self.over:
             return
         if self._connection is not None:
             self._connection.abort()
             self._connection = None
         answer = self._answer
-        self._settle(499, answer.usage if answer is not None else None)
+        self._settle(_CLIENT_LEFT, answer.usage if answer is not None else None)
 
     def client_slow(self, slow: bool) -> None:  # noqa: FBT001  as asyncio says it
         if self._connection is not None:
@@ -457,26 +477,32 @@ class Exchange:
         self.client.finish()
 
     def _settle(self, status: int, usage: Usage | None) -> None:
-        self._over = True
+        self.over = True
         now, answer, choice = self._runtime.now(), self._answer, self._choice
-        streamed = isinstance(answer, StreamAnswer)
+        estimated = False
+        if usage is None:
+            usage = _NOTHING
+            # Whoever reads half an answer, or leaves, has still had it made.
+            begun = answer is not None and answer.committed and status in _MADE
+            if begun or (status == _CLIENT_LEFT and self.tries):
+                estimated = True
+                usage = Usage(estimate_input(self.request.raw), self.chunks)
+        first = self._first_at
         self._runtime.settled(
             self,
             Settled(
-                request_id=self.request_id.decode("ascii"),
-                key=self.key.name,
-                route=self.route.name,
-                model=self.request.model,
-                operation=self.request.op,
-                upstream=choice.target.upstream.name if choice is not None else "",
-                status=int(status),
-                stream=streamed,
-                tries=self.tries,
-                usage=usage,
-                seconds=now - self.started,
-                first_seconds=(
-                    None if self._first_at is None else self._first_at - self.started
-                ),
-                chunks=answer.events if isinstance(answer, StreamAnswer) else 0,
+                choice.target.upstream if choice is not None else None,
+                int(status),
+                usage,
+                estimated,
+                now - self.started,
+                None if first is None else first - self.started,
+                self.chunks,
             ),
         )
+
+    @property
+    def chunks(self) -> int:
+        """Events of the stream so far."""
+        answer = self._answer
+        return answer.events if isinstance(answer, StreamAnswer) else 0

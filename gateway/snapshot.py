@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 import schemas.gateway as config
+from gateway.accounts import Price
+from gateway.limits import NANO, Kind, Limiter
 from gateway.openai import PATH_OF, Op, models_body
 from schemas.errors import PermanentError
 
@@ -67,6 +69,7 @@ class Upstream:
     model: str | None
     ops: frozenset[Op]
     addresses: tuple[Address, ...]
+    price: Price
     heads: Mapping[tuple[str, Op], bytes]
     """The start of a request's head, by address and operation."""
 
@@ -99,6 +102,9 @@ class Route:
     """What any of its targets can do, were it there."""
     attempts: int
     timeouts: Timeouts
+    limiters: tuple[Limiter, ...]
+    price: Price
+    """The highest of its targets: what is reserved."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -108,6 +114,8 @@ class Key:
     name: str
     expires: float | None
     """Seconds since the epoch."""
+    limiters: tuple[Limiter, ...]
+    """Its own and its project's."""
     routes: Mapping[str, Route]
     """By public model name."""
     models: bytes
@@ -213,6 +221,7 @@ def _upstream(
         model=table.model,
         ops=ops,
         addresses=places,
+        price=_price(table.price),
         heads={
             (place.url, op): _head(place, op, secret) for place in places for op in ops
         },
@@ -225,6 +234,28 @@ def _head(address: Address, op: Op, secret: str | None) -> bytes:
         b"POST %b%b HTTP/1.1\r\nhost: %b\r\n%b"
         b"content-type: application/json\r\naccept-encoding: identity\r\n"
         % (address.prefix, PATH_OF[op], address.authority, bearer)
+    )
+
+
+def _price(table: config.Price | None) -> Price:
+    if table is None:
+        return Price(0, 0, 0)
+    cached = table.input if table.cached is None else table.cached
+    return Price(*(int(p.usd * NANO) for p in (table.input, table.output, cached)))
+
+
+def _limiters(scope: str, table: config.Limits) -> tuple[Limiter, ...]:
+    budget = None if table.budget is None else int(table.budget.usd * NANO)
+    limits: tuple[tuple[Kind, int | None], ...] = (
+        ("requests", table.requests_per_minute),
+        ("tokens", table.tokens_per_minute),
+        ("concurrent", table.concurrent),
+        ("budget", budget),
+    )
+    return tuple(
+        Limiter(scope, kind, limit, table.budget_per)
+        for kind, limit in limits
+        if limit is not None
     )
 
 
@@ -247,11 +278,14 @@ def _route(
             )
         )
     times = table.timeouts or default
+    prices = [upstreams[target.upstream].price for target in table.targets]
     return Route(
         name=name,
         tiers=tuple(tuple(tiers[priority]) for priority in sorted(tiers)),
         ops=frozenset().union(*(upstreams[t.upstream].ops for t in table.targets)),
         attempts=table.attempts,
+        limiters=_limiters(f"route {name}", table.limits),
+        price=Price(*(max(column) for column in zip(*prices, strict=True))),
         timeouts=Timeouts(
             connect=times.connect.seconds,
             first=times.first.seconds,
@@ -282,6 +316,7 @@ def _key(
     routes: Mapping[str, Route],
 ) -> Key:
     project = name.partition("/")[0]
+    shared = given.projects.get(project, config.Project())
     allowed = (
         table.routes
         if table.routes is not None
@@ -297,6 +332,10 @@ def _key(
     ]
     return Key(
         name=name,
+        limiters=(
+            *_limiters(f"key {name}", table.limits),
+            *_limiters(f"project {project}", shared.limits),
+        ),
         expires=table.expires.timestamp() if table.expires is not None else None,
         routes=visible,
         models=models_body(owned),

@@ -11,14 +11,17 @@ import asyncio
 import os
 import socket
 import sys
+import time
 from asyncio.subprocess import Process, create_subprocess_exec
 from pathlib import Path
 from typing import Any
 
 import structlog
 
+from gateway.books import Books
 from gateway.control import read_message, write_message
 from gateway.files import Bundle, Files, compile_bundle
+from gateway.limits import Authority, Limiter
 from gateway.metrics import Metrics
 from schemas.errors import FoundryError, PermanentError
 from schemas.gateway import Listener
@@ -68,6 +71,9 @@ class Slot:
         self.writer: asyncio.StreamWriter | None = None
         self.applied = 0
         """The generation that this worker works by; 0: none yet."""
+        self.id = 0
+        """Of the process that is in it now; no two are alike."""
+        self.spool: str | None = None
         self.restarts = 0
         self.numbers: Metrics | None = None
         self.asked: asyncio.Future[None] | None = None
@@ -90,6 +96,12 @@ class Supervisor:
         rest = [bind(self.listen, shared=True) for _ in range(count - 1)]
         self.slots = [Slot(listening) for listening in (first, *rest)]
         self._retired = Metrics()
+        self.authority = Authority()
+        self.books: Books | None = None
+        if listener.usage is not None:
+            folder = files.config.parent / listener.usage
+            self.books = Books(folder, self.authority)
+        self._hired = 0
         self._stopping = False
         self._changed = asyncio.Event()
 
@@ -185,13 +197,14 @@ class Supervisor:
         pause = 0.0
         try:
             while not self._stopping:
-                await asyncio.sleep(pause)
                 lived = await self._live(slot)
-                if not self._stopping:
-                    slot.restarts += 1
-                    # At once when it had served; slower and slower when it
-                    # dies before it does.
-                    pause = 0.0 if lived else min(pause * 2 or 0.1, _MAX_RESTART_S)
+                if self._stopping:
+                    return
+                slot.restarts += 1
+                # At once when it had served; slower and slower when it dies
+                # before it does.
+                pause = 0.0 if lived else min(pause * 2 or 0.1, _MAX_RESTART_S)
+                await asyncio.sleep(pause)
         finally:
             if slot.process is not None and slot.process.returncode is None:
                 slot.process.kill()
@@ -210,12 +223,19 @@ class Supervisor:
                 env={**os.environ, "PYTHONPATH": str(_TREE)},
             )
         reader, slot.writer = await asyncio.open_connection(sock=ours)
+        self._hired += 1
+        slot.id = self._hired
+        if self.books is not None:
+            slot.spool = self.books.employ(slot.id)
         self._send(slot)
         while (message := await read_message(reader)) is not None:
             self._heard(slot, message)
         slot.writer.close()
         served, slot.applied, slot.writer = bool(slot.applied), 0, None
         code = await slot.process.wait()
+        if self.books is not None and slot.spool is not None:
+            self.books.bury(slot.spool)
+        self.authority.forget(slot.id)
         if slot.numbers is not None:
             self._retired.merge(slot.numbers.dump(), gauges=False)
             slot.numbers = None
@@ -225,30 +245,58 @@ class Supervisor:
 
     def _send(self, slot: Slot) -> None:
         if slot.writer is not None:
-            bundle = self._bundle.to_json()
             message = {
                 "op": "snapshot",
                 "generation": self.generation,
-                "bundle": bundle,
+                "bundle": self._bundle.to_json(),
+                "spool": self._spool_of(slot),
             }
             write_message(slot.writer, message)
+
+    def _spool_of(self, slot: Slot) -> dict[str, str] | None:
+        if self.books is None or slot.spool is None:
+            return None
+        return {"folder": str(self.books.folder), "name": slot.spool}
 
     def _heard(self, slot: Slot, message: dict[str, Any]) -> None:
         if message["op"] == "applied":
             slot.applied = message["generation"]
             for old in [g for g in self._digests if g < self.in_force]:
                 del self._digests[old]
+        elif message["op"] == "lease":
+            self._lease(slot, Limiter(*message["limiter"]), message["need"])
+        elif message["op"] == "return":
+            self.authority.give_back(
+                message["id"], worker=slot.id, amount=message["amount"]
+            )
         elif message["op"] == "numbers":
             slot.numbers = Metrics()
             slot.numbers.merge(message["numbers"], gauges=True)
             if slot.asked is not None and not slot.asked.done():
                 slot.asked.set_result(None)
 
+    def _lease(self, slot: Slot, limiter: Limiter, need: int) -> None:
+        if limiter.kind == "budget" and self.books is not None:
+            self.books.read()  # what was spent meanwhile is no longer lent
+        grant = self.authority.grant(
+            limiter,
+            worker=slot.id,
+            need=need,
+            workers=len(self.slots),
+            now=time.time(),  # noqa: TID251  this process keeps the clock of limits
+        )
+        assert slot.writer is not None
+        write_message(
+            slot.writer, {"op": "granted", "id": limiter.id, **grant._asdict()}
+        )
+
     async def _watch(self) -> None:
         """Bring each new valid state of the files to the workers."""
         seen = self._files.fingerprint()
         while True:
             await asyncio.sleep(_POLL_S)
+            if self.books is not None:
+                self.books.read()
             now = self._files.fingerprint()
             if now != seen:
                 self.reload()

@@ -8,6 +8,7 @@ to the exchanges. It reads no file: the snapshot is brought to it.
 from __future__ import annotations
 
 import asyncio
+import functools
 import gc
 import os
 import random
@@ -16,11 +17,20 @@ import socket
 import ssl
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import uvloop
 
+from gateway.accounts import (
+    NO_PRICE,
+    amounts,
+    charge,
+    estimate_input,
+    record_line,
+)
+from gateway.admission import Admission
 from gateway.cold import ColdSide
 from gateway.control import read_message, write_message
 from gateway.edge import Downstream
@@ -29,6 +39,7 @@ from gateway.files import Bundle, compile_bundle
 from gateway.metrics import Metrics
 from gateway.routing import Load
 from gateway.snapshot import Address, Snapshot
+from gateway.spool import InFlight, Records
 from gateway.upstream import Pool
 
 __all__ = ["Worker", "main"]
@@ -38,13 +49,21 @@ _SWEEP_S = 0.25
 _IDLE_UPSTREAM_S = 60.0
 """Below the 75 s after which common servers close an idle connection."""
 _BACKLOG = 4096
+_SWEEPS_A_LEASE = 8
+"""A slice that nothing needed for 2 s goes back to where others can have it."""
 
 
 class Worker:
     """What exchanges and client connections run on."""
 
     def __init__(
-        self, snapshot: Snapshot, loop: asyncio.AbstractEventLoop, *, seed: int
+        self,
+        snapshot: Snapshot,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        seed: int,
+        tell: Callable[[dict[str, Any]], None],
+        spool: tuple[Path, str] | None = None,
     ) -> None:
         self.snapshot = snapshot
         self.metrics = Metrics()
@@ -56,6 +75,10 @@ class Worker:
         self._exchanges: set[Exchange] = set()
         self._connections: set[Downstream] = set()
         self._waiting: dict[Exchange, asyncio.TimerHandle | None] = {}
+        self._admission = Admission(tell, self._begin)
+        self._records = Records(*spool) if spool is not None else None
+        self._in_flight = InFlight(*spool) if spool is not None else None
+        self._sweeps = 0
         self._tls = ssl.create_default_context()
         self._cold = ColdSide(self)
         self._id_prefix = os.urandom(8).hex().encode()
@@ -99,22 +122,57 @@ class Worker:
         timer = self._waiting.pop(exchange, None)
         if timer is not None:
             timer.cancel()
-        self._count(outcome)
+        self._count(exchange, outcome)
+        price = NO_PRICE if outcome.upstream is None else outcome.upstream.price
+        self._admission.settle(exchange, amounts(outcome.usage, price, running=False))
+        if exchange.slot is not None:
+            self._record(exchange, outcome, exchange.slot)
         if self.draining and not self._exchanges:
             self._quiet.set()
 
-    def _count(self, outcome: Settled) -> None:
-        route, add = outcome.route, self.metrics.add
-        observe = self.metrics.observe
-        operation = outcome.operation
+    def _record(self, exchange: Exchange, outcome: Settled, slot: int) -> None:
+        """Put it on disk before the client sees the end of its answer."""
+        assert self._records is not None
+        assert self._in_flight is not None
+        upstream, usage = outcome.upstream, outcome.usage
+        price = NO_PRICE if upstream is None else upstream.price
+        record = self._identity(exchange) | {
+            "upstream": upstream.name if upstream is not None else None,
+            "status": outcome.status,
+            "stream": outcome.chunks > 0,
+            "tries": exchange.tries,
+            **usage._asdict(),
+            "estimated": outcome.estimated,
+            "cost_nano_usd": charge(usage, price),
+            "seconds": round(outcome.seconds, 6),
+        }
+        if outcome.first_seconds is not None:
+            record["first_seconds"] = round(outcome.first_seconds, 6)
+        self._records.write(record_line(record))
+        self._in_flight.end(slot)
+
+    def _identity(self, exchange: Exchange) -> dict[str, Any]:
+        request = exchange.request
+        return {
+            "at": round(self.wall(), 3),
+            "id": exchange.request_id.decode("ascii"),
+            "key": exchange.key.name,
+            "route": exchange.route.name,
+            "model": request.model,
+            "operation": request.op,
+        }
+
+    def _count(self, exchange: Exchange, outcome: Settled) -> None:
+        route, operation = exchange.route.name, exchange.request.op
+        add, observe, usage = self.metrics.add, self.metrics.observe, outcome.usage
         add("bud_gateway_requests_total", route, operation, str(outcome.status))
         observe(
             outcome.seconds, "bud_gateway_request_duration_seconds", route, operation
         )
-        if outcome.usage is not None:
-            add("bud_gateway_tokens_total", route, "input", n=outcome.usage.input)
-            add("bud_gateway_tokens_total", route, "output", n=outcome.usage.output)
-        if outcome.stream and outcome.first_seconds is not None:
+        if usage.input:
+            add("bud_gateway_tokens_total", route, "input", n=usage.input)
+            add("bud_gateway_tokens_total", route, "output", n=usage.output)
+        if outcome.chunks and outcome.first_seconds is not None:
             first = outcome.first_seconds
             observe(first, "bud_gateway_time_to_first_chunk_seconds", route)
             if outcome.chunks > 1:
@@ -130,8 +188,21 @@ class Worker:
         self._id_count += 1
         return b"req-%b%x" % (self._id_prefix, self._id_count)
 
-    def began(self, exchange: Exchange) -> None:
+    def admit(self, exchange: Exchange) -> None:
         self._exchanges.add(exchange)
+        self._admission.admit(exchange)
+
+    def _begin(self, exchange: Exchange) -> None:
+        if self._in_flight is not None:
+            price = exchange.route.price
+            exchange.slot = self._in_flight.begin(
+                self._identity(exchange)
+                | {
+                    "input": estimate_input(exchange.request.raw),
+                    "price": (price.input, price.output),
+                }
+            )
+        exchange.start()
 
     def joined(self, connection: Downstream) -> bool:
         if len(self._connections) >= self.snapshot.listener.max_connections:
@@ -163,6 +234,11 @@ class Worker:
         now = self.now()
         for exchange in list(self._exchanges):
             exchange.sweep(now)
+            if exchange.slot is not None and self._in_flight is not None:
+                self._in_flight.passed(exchange.slot, exchange.chunks)
+        self._sweeps += 1
+        if self._sweeps % _SWEEPS_A_LEASE == 0:
+            self._admission.give_back()
         for connection in list(self._connections):
             connection.sweep(now)
         for url, pool in list(self._pools.items()):
@@ -170,6 +246,11 @@ class Worker:
             if pool.empty and not self._is_wanted(url):
                 del self._pools[url]
         self._sweeper = self._loop.call_later(_SWEEP_S, self._sweep)
+
+    def granted(self, message: dict[str, Any]) -> None:
+        self._admission.granted(
+            message["id"], message["amount"], message["retry_after_s"]
+        )
 
     def numbers(self) -> Metrics:
         self.metrics.set("bud_gateway_in_flight", to=len(self._exchanges))
@@ -194,6 +275,8 @@ class Worker:
             connection.cut()
         for pool in self._pools.values():
             pool.abort()
+        if self._in_flight is not None and not self._exchanges:
+            self._in_flight.close()
         await self._cold.close()
 
 
@@ -207,7 +290,14 @@ async def serve(control: socket.socket, listening: socket.socket) -> None:
     first = await read_message(reader)
     if first is None:
         return
-    worker = Worker(_compile(first), loop, seed=int.from_bytes(os.urandom(8)))
+    spool = first["spool"]
+    worker = Worker(
+        _compile(first),
+        loop,
+        seed=int.from_bytes(os.urandom(8)),
+        tell=functools.partial(write_message, writer),
+        spool=(Path(spool["folder"]), spool["name"]) if spool else None,
+    )
     await worker.start()
     server = await loop.create_server(
         worker.downstream, sock=listening, backlog=_BACKLOG
@@ -238,6 +328,8 @@ def _obey(
     if message["op"] == "snapshot":
         worker.swap(_compile(message))
         write_message(writer, {"op": "applied", "generation": message["generation"]})
+    elif message["op"] == "granted":
+        worker.granted(message)
     elif message["op"] == "numbers":
         numbers = worker.numbers().dump()
         write_message(writer, {"op": "numbers", "numbers": numbers})

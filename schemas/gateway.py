@@ -26,7 +26,7 @@ from pydantic import (
     model_validator,
 )
 
-from schemas.units import Bytes, Duration
+from schemas.units import Bytes, Duration, Money
 
 __all__ = [
     "HASH",
@@ -35,7 +35,10 @@ __all__ = [
     "Credential",
     "GatewayConfig",
     "Key",
+    "Limits",
     "Listener",
+    "Price",
+    "Project",
     "Ref",
     "Route",
     "Target",
@@ -45,6 +48,7 @@ __all__ = [
 ]
 
 _LABEL = r"[a-z0-9](?:[-a-z0-9.]{0,61}[a-z0-9])?"
+Label = Annotated[str, StringConstraints(pattern=rf"^{_LABEL}$")]
 Ref = Annotated[str, StringConstraints(pattern=rf"^{_LABEL}/{_LABEL}$")]
 """``<project>/<name>``: how every table of the config is called."""
 PublicModel = Annotated[
@@ -120,6 +124,37 @@ class Timeouts(_Table):
     total: Duration = Duration("600s")  # what the OpenAI clients wait by default
 
 
+class Limits(_Table):
+    """What one key, route or project may use; what is absent is not limited.
+
+    A minute's worth of requests or tokens may come at once, and is refilled
+    steadily. Tokens and money are reserved before a request runs and settled
+    with what it used.
+    """
+
+    requests_per_minute: int | None = Field(default=None, ge=1)
+    tokens_per_minute: int | None = Field(default=None, ge=1)
+    concurrent: int | None = Field(default=None, ge=1)
+    budget: Money | None = None
+    budget_per: Literal["day", "month"] = "month"
+    """Calendar days or months, in UTC."""
+
+
+class Price(_Table):
+    """Of a million tokens."""
+
+    input: Money
+    output: Money
+    cached: Money | None = None
+    """Of input that came from the prefix cache; absent: as other input."""
+
+
+class Project(_Table):
+    """What all keys of a project share."""
+
+    limits: Limits = Limits()
+
+
 class Listener(_Table):
     """The process itself: where it listens and what it bears."""
 
@@ -136,6 +171,9 @@ class Listener(_Table):
     """How long a request waits for an upstream without an address. Long enough
     for a restart or a rollout of a small engine, and below the 60 s after which
     load balancers in front of us (nginx, AWS ALB) give up themselves."""
+    usage: str | None = None
+    """Folder, relative to the config file, for a record of each request. Absent:
+    no records, and no budgets, which are counted from them."""
     drain: Duration = Duration("30s")
     """On SIGTERM: how long requests in flight may go on."""
     head_timeout: Duration = Duration("10s")
@@ -157,6 +195,7 @@ class Key(_Table):
     """Where the hash is, for a key that one machine made for itself."""
     routes: tuple[Ref, ...] | None = None
     """Routes it may use; absent: all of the project in its table's name."""
+    limits: Limits = Limits()
     expires: datetime | None = None
     disabled: bool = False
 
@@ -186,6 +225,7 @@ class Upstream(_Table):
     discovered: bool = False
     """Its addresses are in the discovery file, under this table's name."""
     credential: Credential | None = None
+    price: Price | None = None
     capabilities: tuple[Capability, ...] = ("chat", "completions", "embeddings")
 
     @model_validator(mode="after")
@@ -213,6 +253,7 @@ class Route(_Table):
     targets: tuple[Target, ...] = Field(min_length=1)
     attempts: int = Field(default=3, ge=1, le=20)
     """Tries in all, over every tier."""
+    limits: Limits = Limits()
     timeouts: Timeouts | None = None
     """Absent: those of the listener."""
 
@@ -234,16 +275,29 @@ class GatewayConfig(_Table):
     """All of ``gateway.toml``, its cross references checked."""
 
     gateway: Listener = Listener()
+    projects: dict[Label, Project] = {}
     keys: dict[Ref, Key] = {}
     upstreams: dict[Ref, Upstream] = {}
     routes: dict[Ref, Route] = {}
 
     @model_validator(mode="after")
     def _references(self) -> Self:
-        found = [*self._broken_routes(), *self._broken_keys()]
+        found = [*self._broken_routes(), *self._broken_keys(), *self._uncounted()]
         if found:
             raise ValueError("; ".join(found))
         return self
+
+    def _uncounted(self) -> Iterator[str]:
+        if self.gateway.usage is not None:
+            return
+        for family in ("projects", "keys", "routes"):
+            tables: dict[str, Project | Key | Route] = getattr(self, family)
+            for name, table in tables.items():
+                if table.limits.budget is not None:
+                    yield (
+                        f'{family}."{name}".limits.budget: cannot count what is '
+                        "spent: gateway.usage is not set"
+                    )
 
     def _broken_routes(self) -> Iterator[str]:
         owner: dict[tuple[str, str], str] = {}

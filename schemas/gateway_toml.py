@@ -26,7 +26,7 @@ _BARE = re.compile(r"[A-Za-z0-9_-]+")
 def dump(config: GatewayConfig) -> str:
     """Write the whole file: the listener first, then each family by name."""
     tables = [dump_table("gateway", config.gateway)]
-    for family in ("keys", "upstreams", "routes"):
+    for family in ("projects", "keys", "upstreams", "routes"):
         objects: Mapping[str, BaseModel] = getattr(config, family)
         tables += [
             dump_table(f"{family}.{_key(name)}", objects[name])

@@ -82,7 +82,7 @@ def worker(loop: asyncio.AbstractEventLoop) -> Worker:
         },
     )
     bundle = Bundle(dump(config), '{"version": 1}', {})
-    return Worker(compile_bundle(bundle), loop, seed=1)
+    return Worker(compile_bundle(bundle), loop, seed=1, tell=lambda _: None)
 
 
 class Line:

@@ -1,0 +1,80 @@
+"""Who may start now: a worker's requests, its slices, and what it asks for more.
+
+A request whose limits have room starts in the same call. Otherwise it waits,
+in order, for one answer from the supervisor about the limiter that it lacks.
+Called by the worker; knows no socket, only whom to tell.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from gateway.accounts import reserve
+from gateway.exchange import Exchange
+from gateway.limits import Amounts, Limiter, Slices
+
+__all__ = ["Admission"]
+
+
+class Admission:
+    """Admits the requests of one worker."""
+
+    def __init__(
+        self,
+        tell: Callable[[dict[str, Any]], None],
+        begin: Callable[[Exchange], None],
+    ) -> None:
+        self._tell, self._begin = tell, begin
+        self._slices = Slices()
+        self._waiting: dict[str, deque[tuple[Exchange, Limiter]]] = {}
+        """By limiter: who waits for its answer, the asked-for one first."""
+
+    def admit(self, exchange: Exchange) -> None:
+        """Begin it, or let it wait for what it needs."""
+        limiters = exchange.key.limiters + exchange.route.limiters
+        if not limiters:
+            self._begin(exchange)
+            return
+        request = exchange.request
+        exchange.reserved = reserve(request.document, request.raw, exchange.route.price)
+        self._try(exchange, limiters)
+
+    def _try(self, exchange: Exchange, limiters: tuple[Limiter, ...]) -> None:
+        lacking = self._slices.take(limiters, exchange.reserved)
+        if lacking is None:
+            # From here on it holds something, and gives it back when it is over.
+            exchange.limiters = limiters
+            self._begin(exchange)
+            return
+        queue = self._waiting.setdefault(lacking.id, deque())
+        queue.append((exchange, lacking))
+        if len(queue) == 1:
+            self._ask(lacking, exchange)
+
+    def _ask(self, limiter: Limiter, exchange: Exchange) -> None:
+        need = self._slices.missing(limiter, exchange.reserved[limiter.kind])
+        self._tell({"op": "lease", "limiter": tuple(limiter), "need": need})
+
+    def granted(self, name: str, amount: int, retry_after_s: float) -> None:
+        """Hear the answer about a limiter: go on with those who waited for it."""
+        self._slices.put(name, amount)
+        queue = self._waiting.pop(name, deque())
+        if amount == 0 and queue:
+            exchange, limiter = queue.popleft()
+            if not exchange.over:
+                exchange.deny(limiter, retry_after_s)
+        for exchange, _ in queue:
+            if not exchange.over:
+                self._try(exchange, exchange.key.limiters + exchange.route.limiters)
+
+    def settle(self, exchange: Exchange, actual: Amounts) -> None:
+        """Give back what a request that is over did not use."""
+        if exchange.limiters:
+            self._slices.settle(exchange.limiters, exchange.reserved, actual)
+
+    def give_back(self) -> None:
+        """Return what nobody has needed since the last call."""
+        for name, amount in self._slices.surplus():
+            self._tell({"op": "return", "id": name, "amount": amount})

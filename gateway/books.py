@@ -1,0 +1,125 @@
+"""The supervisor's books: every record read once, every limit kept (I/O).
+
+Reads what the workers append, charges it to the scopes it belongs to, answers
+for dead workers, and saves how far it has come, so that what was spent is
+known after a restart. It never sees a request.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from gateway.accounts import record_line
+from gateway.limits import Authority
+from gateway.spool import IN_FLIGHT, RECORDS, Records, Tail, left_in_flight
+
+__all__ = ["Books"]
+
+_STATE = "state.json"
+
+
+class Books:
+    """Reads the records of a folder and keeps an `Authority` informed."""
+
+    def __init__(self, folder: Path, authority: Authority) -> None:
+        self.folder, self._authority = folder, authority
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._tails: dict[str, Tail] = {}
+        self._workers: dict[str, int] = {}
+        self._saved: bytes = b""
+        self._restore()
+        for path in folder.glob("*" + IN_FLIGHT):
+            self.bury(path.name.removesuffix(IN_FLIGHT))
+
+    def _restore(self) -> None:
+        try:
+            state = orjson.loads((self.folder / _STATE).read_bytes())
+        except FileNotFoundError:
+            return
+        self._authority.restore(
+            {name: (window, spent) for name, (window, spent) in state["spent"].items()}
+        )
+        for name, offset in state["read"].items():
+            self._tails[name] = Tail(self.folder / name, offset)
+
+    def employ(self, worker: int) -> str:
+        """Name the files of a new worker."""
+        name = f"{time.time_ns()}-{worker}"
+        self._workers[name] = worker
+        return name
+
+    def bury(self, name: str) -> None:
+        """Record what a dead worker had in flight; then its leases are free."""
+        path = self.folder / (name + IN_FLIGHT)
+        if path.exists():
+            done = {record["id"] for record in self._records_of(name)}
+            records = Records(self.folder, name + ".lost")
+            for record, chunks in left_in_flight(path):
+                if record["id"] not in done:
+                    records.write(record_line(_lost(record, chunks)))
+            path.unlink()
+        self.read()
+        if name in self._workers:
+            self._authority.forget(self._workers.pop(name))
+
+    def _records_of(self, name: str) -> list[dict[str, Any]]:
+        """Read the records that a worker wrote last."""
+        files = sorted(self.folder.glob(f"{name}.*{RECORDS}"))
+        return list(Tail(files[-1]).read()) if files else []
+
+    def read(self) -> None:
+        """Charge what was appended since the last time."""
+        for path in self.folder.glob("*" + RECORDS):
+            tail = self._tails.setdefault(path.name, Tail(path))
+            if path.stat().st_size == tail.offset:
+                continue
+            worker = self._workers.get(path.name.split(".")[0], 0)
+            for record in tail.read():
+                self._charge(record, worker)
+        self._save()
+
+    def _charge(self, record: dict[str, Any], worker: int) -> None:
+        project = record["key"].partition("/")[0]
+        for scope in (
+            f"key {record['key']}",
+            f"project {project}",
+            f"route {record['route']}",
+        ):
+            self._authority.spent(
+                scope, record["cost_nano_usd"], worker=worker, at=record["at"]
+            )
+
+    def _save(self) -> None:
+        state = orjson.dumps(
+            {
+                "spent": self._authority.spending(),
+                "read": {
+                    name: tail.offset
+                    for name, tail in self._tails.items()
+                    if tail.path.exists()
+                },
+            }
+        )
+        if state == self._saved:
+            return
+        fresh = self.folder / (_STATE + ".new")
+        fresh.write_bytes(state)
+        fresh.replace(self.folder / _STATE)
+        self._saved = state
+
+
+def _lost(record: dict[str, Any], chunks: int) -> dict[str, Any]:
+    """Complete the record of a request whose worker died: what is known is counted."""
+    price_in, price_out = record.pop("price")
+    cost = record["input"] * price_in + chunks * price_out
+    return {
+        **record,
+        "status": 0,
+        "output": chunks,
+        "estimated": True,
+        "cost_nano_usd": -(-cost // 1_000_000),
+    }
