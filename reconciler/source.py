@@ -54,7 +54,7 @@ class Source(Protocol):
         ...
 
 
-async def git(*args: str, cwd: Path) -> str:
+async def git(*args: str, cwd: Path, stdin: bytes | None = None) -> str:
     """Run git with nothing but what we gave it; return what it printed.
 
     Raises:
@@ -73,12 +73,12 @@ async def git(*args: str, cwd: Path) -> str:
         "git", "-c", f"core.hooksPath={os.devnull}", "-c", "core.fsmonitor=false",
         "-c", "safe.directory=*", "-c", "core.symlinks=false", *args,
         cwd=cwd, env=settings,
-        stdin=asyncio.subprocess.DEVNULL,
+        stdin=asyncio.subprocess.DEVNULL if stdin is None else asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
     try:
         async with asyncio.timeout(_TIMEOUT_S):
-            out, err = await child.communicate()
+            out, err = await child.communicate(stdin)
     except TimeoutError as error:
         raise TemporaryError(
             f"cannot run git {args[0]}: no answer in {_TIMEOUT_S:.0f} s"

@@ -20,17 +20,25 @@ from reconciler.ledger import (
     Head,
     InclusionProof,
     Replay,
+    Signer,
     Verifier,
+    link,
     open_checkpoint,
     parse,
     prove_consistency,
     prove_inclusion,
     sign_checkpoint,
 )
-from reconciler.ledger.merkle import Nodes, Tree, check_consistency, consistency_proof
+from reconciler.ledger.merkle import (
+    Nodes,
+    Tree,
+    check_consistency,
+    consistency_proof,
+    leaf_hash,
+)
 from reconciler.ledger.merkle import root as merkle_root
 from reconciler.store.database import reading
-from reconciler.store.key import read_key
+from reconciler.store.key import create_key, read_key
 from reconciler.store.tables import checkpoints, ledger
 from schemas.errors import ChainBrokenError, PermanentError
 
@@ -48,7 +56,18 @@ class Log:
     @property
     def verifier(self) -> Verifier:
         """The public key; printed, it is what others pin."""
-        return read_key(self._key, self._origin).verifier
+        with reading(self._engine, "read ledger") as connection:
+            return self.signer(connection).verifier
+
+    def signer(self, connection: Connection) -> Signer:
+        """The key, made if there is nothing yet that another one signed.
+
+        Raises:
+            PermanentError: it is not there any more, or cannot be trusted.
+        """
+        if not self._key.exists() and self._last(connection) is None:
+            return create_key(self._key, self._origin)
+        return read_key(self._key, self._origin)
 
     def entries(
         self, *, plan: str = "", target: str = "", limit: int = 100
@@ -86,9 +105,10 @@ class Log:
                 )
             if size is None or size == head.size:
                 return head
-            return self._older(size, head, _nodes(connection))
+            return self._older(size, head, connection)
 
-    def _older(self, size: int, head: Checkpoint, nodes: Nodes) -> Checkpoint:
+    def _older(self, size: int, head: Checkpoint, connection: Connection) -> Checkpoint:
+        nodes = _nodes(connection)
         root, proof = (
             merkle_root(size, nodes),
             consistency_proof(size, head.size, nodes),
@@ -100,7 +120,7 @@ class Log:
                 seq=size,
                 expected=head.root.hex(),
             )
-        return sign_checkpoint(read_key(self._key, self._origin), size, root)
+        return sign_checkpoint(self.signer(connection), size, root)
 
     def prove(self, seq: int) -> InclusionProof:
         """That entry ``seq`` is in the log that the head signed."""
@@ -154,19 +174,14 @@ class Log:
             ChainBrokenError: the rows do not lead to the signed head; a broken
                 ledger is never extended.
         """
-        last = connection.execute(
-            select(ledger.c.seq, ledger.c.hash).order_by(ledger.c.seq.desc()).limit(1)
-        ).one_or_none()
-        head = self._head(connection)
+        last, head = self._last(connection), self._head(connection)
         if last is None and head is None:
             return Tree(), GENESIS
         size = last.seq + 1 if last else 0
-        tree = Tree.of(size, _nodes(connection))
-        if (
-            last is None
-            or head is None
-            or (head.size, head.root) != (size, tree.root())
-        ):
+        nodes = _nodes(connection)
+        tree = Tree.of(size, nodes)
+        promised = head and (head.size, head.root)
+        if last is None or promised != (size, tree.root()):
             raise ChainBrokenError(
                 f"cannot continue ledger after {size} entries: the last checkpoint "
                 f"is of {head.size if head else 0}",
@@ -174,11 +189,21 @@ class Log:
                 expected=head.root.hex() if head else "",
                 found=tree.root().hex(),
             )
+        prev = bytes.fromhex(_entry(last.seq, last.line).prev)
+        if (link(prev, last.line), leaf_hash(last.line)) != (
+            last.hash,
+            nodes(0, last.seq),
+        ):
+            raise ChainBrokenError(
+                f"cannot continue ledger after entry {last.seq}: its line was changed",
+                seq=last.seq,
+            )
         return tree, last.hash
 
     def _promises(self, connection: Connection) -> Iterator[Checkpoint]:
+        known = [self.signer(connection).verifier]
         for size, note in connection.execute(select(checkpoints)).all():
-            checkpoint = open_checkpoint(note, [self.verifier])
+            checkpoint = open_checkpoint(note, known)
             if checkpoint.size != size:
                 raise ChainBrokenError(
                     f"cannot verify checkpoint of {size}: it says {checkpoint.size}",
@@ -191,7 +216,13 @@ class Log:
     def _head(self, connection: Connection) -> Checkpoint | None:
         newest = select(checkpoints.c.note).order_by(checkpoints.c.size.desc()).limit(1)
         note = connection.execute(newest).scalar()
-        return None if note is None else open_checkpoint(note, [self.verifier])
+        if note is None:
+            return None
+        return open_checkpoint(note, [self.signer(connection).verifier])
+
+    def _last(self, connection: Connection) -> Row[Any] | None:
+        newest = select(ledger).order_by(ledger.c.seq.desc()).limit(1)
+        return connection.execute(newest).one_or_none()
 
 
 def _stream(connection: Connection, rows: Select[Any]) -> CursorResult[Any]:

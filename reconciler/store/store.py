@@ -19,7 +19,6 @@ from sqlalchemy import ColumnElement, Engine, and_, delete, insert, select, upda
 from reconciler.store import database, leadership, rows, tables
 from reconciler.store.database import reading, writing
 from reconciler.store.journal import Journal
-from reconciler.store.key import create_key, read_key
 from reconciler.store.log import Log
 from reconciler.store.values import (
     Frozen,
@@ -67,7 +66,6 @@ class Store:
     ) -> None:
         self.log = Log(engine, key, origin)
         self._engine, self._clock = engine, clock
-        self._key, self._origin = key, origin
 
     def __enter__(self) -> Self:
         return self
@@ -90,11 +88,7 @@ class Store:
             leader = leadership.take_over(connection, owner, self._clock())
             with writing(connection, "read ledger"):
                 tree, head = self.log.end(connection)
-            signer = (
-                read_key(self._key, self._origin)
-                if tree.size or self._key.exists()
-                else create_key(self._key, self._origin)
-            )
+                signer = self.log.signer(connection)
             journal = Journal(
                 connection,
                 generation=leader.generation,

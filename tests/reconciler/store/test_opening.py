@@ -141,6 +141,14 @@ def test_the_state_is_for_its_owner_alone(
         assert {stat.S_IMODE(path.stat().st_mode) for path in paths} == {0o600}
 
 
+def test_the_public_key_can_be_pinned_before_the_first_entry(
+    store: Store, opener: Opener, url: str
+) -> None:
+    pinned = store.log.verifier
+    with opener(url) as again, again.lead("a"):
+        assert again.log.verifier == pinned
+
+
 async def test_the_key_is_made_once_and_kept(
     url: str, store: Store, draft: Drafts, opener: Opener, tmp_path: Path
 ) -> None:

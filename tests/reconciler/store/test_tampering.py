@@ -106,6 +106,11 @@ async def test_an_edited_line_is_found_and_named(recorded: Store) -> None:
         "DELETE FROM checkpoints",
         "UPDATE checkpoints SET note = ''",
         "UPDATE ledger SET nodes = '' WHERE seq = 7",
+        "UPDATE ledger SET hash = nodes WHERE seq = 8",
+        (
+            "UPDATE ledger SET line = (SELECT other.line FROM ledger other "
+            "WHERE other.seq = 5) WHERE seq = 8"
+        ),
     ],
 )
 async def test_a_broken_ledger_is_not_extended(recorded: Store, statement: str) -> None:
