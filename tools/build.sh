@@ -31,12 +31,52 @@ kubernetes kubernetes k8s.io/kubernetes/cmd/kube-scheduler           kube-schedu
 TABLE
 }
 
+share() { # GROUP: files that come with the modules, next to the binaries
+    case "$1" in kubernetes)
+        stages=$(module kwok sigs.k8s.io/kwok)/kustomize/stage
+        copy kwok "$stages"/node/fast/node-*.yaml \
+            "$stages"/node/heartbeat-with-lease/node-*.yaml \
+            "$stages"/pod/fast/pod-*.yaml "$stages"/volume/fast/*.yaml
+        copy crds \
+            "$(pinned sigs.k8s.io/lws)"/config/crd/bases/*.yaml \
+            "$(pinned github.com/kedacore/keda/v2)"/config/crd/bases/keda.sh_scaledobjects.yaml \
+            "$(pinned sigs.k8s.io/gateway-api)"/config/crd/standard/*_httproutes.yaml \
+            "$(pinned github.com/prometheus-operator/prometheus-operator)"/example/prometheus-operator-crd/*_servicemonitors.yaml
+        ;;
+    esac
+}
+
+module() { # FOLDER MODULE -> where its files are
+    (cd "$root/tools/go/$1" && go mod download "$2" && go list -m -f '{{.Dir}}' "$2")
+}
+
+pinned() { # MODULE of crds.sum -> where its files are, once their sum is checked
+    line=$(grep "^$1@" "$root/tools/go/crds.sum")
+    told=$(cd / && go mod download -json "${line% *}")
+    sum=$(echo "$told" | sed -n 's/.*"Sum": "\(.*\)",/\1/p')
+    [ "$sum" = "${line##* }" ] || { echo "cannot trust $1: sum $sum" >&2; exit 1; }
+    echo "$told" | sed -n 's/.*"Dir": "\(.*\)",/\1/p'
+}
+
+copy() { # NAME FILE...
+    into="$root/.tools/share/$1"
+    shift
+    mkdir -p "$into"
+    cp "$@" "$into/"
+    chmod u+w "$into"/*
+}
+
 found() { # NAME -> path of a binary that is already there
+    there=$(command -v "$1" 2>/dev/null || true)
     if [ -n "${KUBEBUILDER_ASSETS:-}" ] && [ -x "$KUBEBUILDER_ASSETS/$1" ]; then
-        echo "$KUBEBUILDER_ASSETS/$1"
-    else
-        command -v "$1" 2>/dev/null || true
+        there=$KUBEBUILDER_ASSETS/$1
     fi
+    # An older etcd does not report the progress of a watch, and clients of this
+    # API server then stall for tens of seconds at a time.
+    case "$1:$("${there:-false}" --version 2>/dev/null | head -1)" in
+    etcd:*" 3.4."* | etcd:*" 3.3."* | etcd:) ;;
+    *) echo "$there" ;;
+    esac
 }
 
 build() { # FOLDER PACKAGE NAME
@@ -74,4 +114,5 @@ for group in "$@"; do
             build "$folder" "$package" "$name"
         fi
     done
+    share "$group"
 done
