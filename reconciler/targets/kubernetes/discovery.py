@@ -1,0 +1,83 @@
+"""Kinds -> paths, asked of the API server. (I/O: reads discovery documents)
+
+The target calls ``Discovery.path``. What the server said is kept; what it did not
+know is asked again, because a CRD may have come since.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from http import HTTPStatus
+
+from reconciler.targets.kubernetes.client import Client
+from reconciler.targets.kubernetes.manifests import ObjectId
+from reconciler.targets.kubernetes.transport import ApiRefusal
+from schemas.errors import PermanentError
+
+__all__ = ["Discovery"]
+
+# Which of our add-ons brings the kinds of a group.
+_BROUGHT_BY = {
+    "keda.sh": "keda",
+    "leaderworkerset.x-k8s.io": "lws",
+    "monitoring.coreos.com": "kube-prometheus-stack",
+    "gateway.networking.k8s.io": "a Gateway API implementation",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Resource:
+    prefix: str
+    plural: str
+    namespaced: bool
+
+
+class Discovery:
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._known: dict[tuple[str, str], _Resource] = {}
+
+    async def path(self, which: ObjectId) -> str:
+        """Say where one object is.
+
+        Raises:
+            PermanentError: the cluster has no such kind.
+        """
+        found = await self._resource(which.api_version, which.kind)
+        scope = f"/namespaces/{which.namespace}" if found.namespaced else ""
+        return f"{found.prefix}{scope}/{found.plural}/{which.name}"
+
+    async def collection(self, api_version: str, kind: str) -> str:
+        """Say where all objects of a kind are, over every namespace.
+
+        Raises:
+            PermanentError: the cluster has no such kind.
+        """
+        found = await self._resource(api_version, kind)
+        return f"{found.prefix}/{found.plural}"
+
+    async def _resource(self, api_version: str, kind: str) -> _Resource:
+        if (api_version, kind) not in self._known:
+            await self._ask(api_version)
+        if (found := self._known.get((api_version, kind))) is None:
+            group = api_version.partition("/")[0]
+            addon = _BROUGHT_BY.get(group)
+            raise PermanentError(
+                f"cannot find kind {kind} of {api_version}: the cluster has none",
+                hint=f"add the addon that brings it: {addon}" if addon else "",
+            )
+        return found
+
+    async def _ask(self, api_version: str) -> None:
+        prefix = f"/apis/{api_version}" if "/" in api_version else f"/api/{api_version}"
+        try:
+            listed = await self._client.request("GET", prefix)
+        except ApiRefusal as refusal:
+            if refusal.status == HTTPStatus.NOT_FOUND:
+                return
+            raise
+        for resource in listed["resources"]:
+            if "/" not in resource["name"]:  # a subresource
+                self._known[api_version, resource["kind"]] = _Resource(
+                    prefix, resource["name"], resource["namespaced"]
+                )

@@ -1,0 +1,121 @@
+"""Who owns which field, and what our fields hold: managedFields read as values.
+
+Pure. Server-side apply records each manager's fields. A field that somebody else
+changed is no longer ours, and one that somebody removed holds nothing, so the
+values under our own fields tell drift from what lives alone: no desired state is
+needed to see it. Fields that an autoscaler or a webhook added were never ours, and
+do not count (production-stack#891, kuberay#4149).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import orjson
+
+from reconciler.targets.kubernetes.manifests import (
+    FIELD_MANAGER,
+    PART_OF_LABEL,
+    Json,
+)
+
+__all__ = ["applied_fields", "fingerprint", "is_ours", "others", "project"]
+
+Fields = Mapping[str, Any]
+
+
+def is_ours(live: Json, *, set_id: str) -> bool:
+    """Say whether we made this object: our label and our own managed fields.
+
+    A copy that somebody made of ours has the label, and not the fields.
+    """
+    labels = live["metadata"].get("labels") or {}
+    return labels.get(PART_OF_LABEL) == set_id and applied_fields(live) is not None
+
+
+def applied_fields(live: Json) -> Fields | None:
+    for entry in live["metadata"].get("managedFields") or ():
+        if (
+            entry.get("manager") == FIELD_MANAGER
+            and entry.get("operation") == "Apply"
+            and not entry.get("subresource")
+        ):
+            fields: Fields = entry.get("fieldsV1") or {}
+            return fields
+    return None
+
+
+def project(value: Any, fields: Fields) -> Any:
+    """Keep of ``value`` what ``fields`` names; what is not there is left out."""
+    inner = {name: sub for name, sub in fields.items() if name != "."}
+    if not inner:
+        return value
+    if isinstance(value, Mapping):
+        return {
+            name[2:]: project(value[name[2:]], sub)
+            for name, sub in sorted(inner.items())
+            if name.startswith("f:") and name[2:] in value
+        }
+    if isinstance(value, list):
+        return list(_items(value, inner))
+    return value
+
+
+def fingerprint(live: Json) -> str:
+    """Digest of the values under our fields; moves when any of them does.
+
+    A Secret's data is left out: a digest of it would let a guess be checked.
+    """
+    fields = applied_fields(live)
+    if fields is None:
+        return ""
+    if live.get("kind") == "Secret":
+        fields = {
+            n: f for n, f in fields.items() if n not in ("f:data", "f:stringData")
+        }
+    kept = project(live, fields)
+    return hashlib.sha256(orjson.dumps(kept, option=orjson.OPT_SORT_KEYS)).hexdigest()
+
+
+def others(live: Json, fields: Fields) -> dict[str, str]:
+    """Name the manager of each of ``fields`` that is not ours: path -> manager."""
+    ours = applied_fields(live) or {}
+    lost = {path for path in _leaves(fields) if path not in set(_leaves(ours))}
+    found: dict[str, str] = {}
+    for entry in live["metadata"].get("managedFields") or ():
+        if entry.get("manager") == FIELD_MANAGER and entry.get("operation") == "Apply":
+            continue
+        for path in _leaves(entry.get("fieldsV1") or {}):
+            if path in lost:
+                found[".".join(path)] = entry.get("manager", "unknown")
+    return found
+
+
+def _items(value: list[Any], fields: Fields) -> Iterator[Any]:
+    for name, sub in sorted(fields.items()):
+        if name.startswith("k:"):
+            wanted = json.loads(name[2:])
+            for item in value:
+                if isinstance(item, Mapping) and all(
+                    item.get(key) == part for key, part in wanted.items()
+                ):
+                    yield project(item, sub)
+        elif name.startswith("v:"):
+            if (item := json.loads(name[2:])) in value:
+                yield item
+        elif name.startswith("i:") and int(name[2:]) < len(value):
+            yield project(value[int(name[2:])], sub)
+
+
+def _leaves(fields: Fields, above: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    for name, sub in fields.items():
+        if name == ".":
+            continue
+        path = (*above, name.removeprefix("f:"))
+        if sub and set(sub) != {"."}:
+            yield from _leaves(sub, path)
+        else:
+            yield path

@@ -1,0 +1,185 @@
+"""Dry runs: what the API server would make of each object. (I/O: writes nothing)
+
+The target rehearses a whole unit before the first write of it, creations included,
+with admission and validation of the real server. A rehearsal decides per object
+whether our fields are taken back by force, and learns the fingerprint that the
+record promises.
+
+Who holds a field that we want, decides: an autoscaler keeps it (it is left out of
+what we send); another declarative tool is named and nothing is written; a hand that
+edited what is ours is overruled.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+
+from reconciler.targets.kubernetes.client import Client
+from reconciler.targets.kubernetes.discovery import Discovery
+from reconciler.targets.kubernetes.manifests import (
+    Json,
+    ObjectId,
+    identify,
+)
+from reconciler.targets.kubernetes.ownership import applied_fields, fingerprint
+from reconciler.targets.kubernetes.transport import ApiRefusal
+from schemas.errors import PermanentError, TemporaryError
+
+__all__ = ["Rehearsal", "rehearse"]
+
+# Managers that scale for a living. Another who writes to the scale subresource, such
+# as `kubectl scale`, is a hand.
+_AUTOSCALERS = frozenset(
+    {"kube-controller-manager", "horizontal-pod-autoscaler", "keda", "keda-operator"}
+)
+_CONFLICT = re.compile(
+    r'(?P<field>\S*): conflict with "(?P<manager>[^"]+)"'
+    r'(?: with subresource "(?P<subresource>[^"]+)")?'
+)
+_SPARE_NAMESPACE = "default"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rehearsal:
+    """One object, as it is to be sent."""
+
+    manifest: Json
+    force: bool
+    fingerprint: str
+    handover: Json | None = None
+    """To be applied first under another manager: see ``_handover``."""
+
+
+async def rehearse(
+    client: Client,
+    discovery: Discovery,
+    manifest: Json,
+    live: Json | None,
+    *,
+    namespace_exists: bool,
+) -> Rehearsal:
+    """Dry-run one object on what lives there as ours.
+
+    Raises:
+        PermanentError: the API server refuses it, or somebody else's lives there.
+        TemporaryError: nobody can say.
+    """
+    which = identify(manifest)
+    sent = manifest
+    if not namespace_exists and which.namespace:
+        # The namespace is made with the first write; until then, admission of
+        # another one has to do.
+        metadata = {**manifest["metadata"], "namespace": _SPARE_NAMESPACE}
+        sent = {**manifest, "metadata": metadata}
+    path = await discovery.path(identify(sent))
+    handover = _handover(manifest, live)
+    force = False
+    while True:
+        try:
+            result = await client.apply(path, sent, force=force, dry_run=True)
+            break
+        except ApiRefusal as refusal:
+            if refusal.status != HTTPStatus.CONFLICT or force:
+                raise _refused(which, refusal) from refusal
+            if live is None and namespace_exists:
+                raise _foreign(which, refusal) from refusal
+            kept = _settle(which, refusal)
+            sent = _without(sent, kept)
+            manifest = _without(manifest, kept)
+            force = True
+    if live is None and namespace_exists and result["metadata"].get("resourceVersion"):
+        raise _occupied(which, result)
+    return Rehearsal(
+        manifest=manifest,
+        force=force,
+        fingerprint=fingerprint(result),
+        handover=handover,
+    )
+
+
+def _settle(which: ObjectId, refusal: ApiRefusal) -> tuple[tuple[str, ...], ...]:
+    """Say which conflicting fields are left to others; the rest is taken by force."""
+    kept: list[tuple[str, ...]] = []
+    for cause in refusal.causes:
+        match = _CONFLICT.search(cause)
+        if match is None:
+            raise _refused(which, refusal)
+        if match["subresource"] == "scale" and match["manager"] in _AUTOSCALERS:
+            kept.append(tuple(match["field"].strip(".").split(".")))
+    for entry in refusal.body.get("details", {}).get("causes", ()):
+        match = _CONFLICT.search(
+            f"{entry.get('field', '')}: {entry.get('message', '')}"
+        )
+        if match is not None and " using " not in entry.get("message", ""):
+            # An Update names the version it used; an Apply does not. Two tools that
+            # both declare a field would undo each other for ever.
+            raise PermanentError(
+                f"cannot apply {which}: {match['manager']} declares {match['field']}",
+                hint="two tools declare one field: take it out of one of them",
+            )
+    return tuple(kept)
+
+
+def _without(manifest: Json, paths: tuple[tuple[str, ...], ...]) -> Json:
+    for path in paths:
+        manifest = _drop(manifest, path)
+    return manifest
+
+
+def _drop(value: Json, path: tuple[str, ...]) -> Json:
+    head, *rest = path
+    if head not in value:
+        return value
+    if not rest:
+        return {name: inner for name, inner in value.items() if name != head}
+    return {**value, head: _drop(value[head], tuple(rest))}
+
+
+def _handover(manifest: Json, live: Json | None) -> Json | None:
+    """Keep the replicas that live when they stop being ours to say.
+
+    A field that its only manager no longer sends is removed, and a workload without
+    ``replicas`` has one: handing a fleet to its autoscaler would first kill it.
+    """
+    if live is None or "replicas" in manifest.get("spec", {}):
+        return None
+    ours: Mapping[str, object] = (applied_fields(live) or {}).get("f:spec", {})
+    if "f:replicas" not in ours:
+        return None
+    which = identify(manifest)
+    return {
+        "apiVersion": which.api_version,
+        "kind": which.kind,
+        "metadata": {"name": which.name, "namespace": which.namespace},
+        "spec": {"replicas": live["spec"]["replicas"]},
+    }
+
+
+def _occupied(which: ObjectId, found: Json) -> TemporaryError:
+    managers = {
+        entry.get("manager", "?")
+        for entry in found["metadata"].get("managedFields", ())
+    } - {"bud-foundry"}
+    return TemporaryError(
+        f"cannot create {which}: one already lives there, made by "
+        f"{', '.join(sorted(managers)) or 'somebody else'}",
+        hint="delete it, or give the endpoint another name",
+    )
+
+
+def _foreign(which: ObjectId, refusal: ApiRefusal) -> TemporaryError:
+    return TemporaryError(
+        f"cannot create {which}: one already lives there ({'; '.join(refusal.causes[:3])})",
+        hint="delete it, or give the endpoint another name",
+    )
+
+
+def _refused(which: ObjectId, refusal: ApiRefusal) -> PermanentError:
+    causes = "; ".join(refusal.causes[:3])
+    message = str(refusal).partition("\n")[0]
+    return PermanentError(
+        f"cannot apply {which}: {causes or message.partition(': ')[2] or message}"
+    )

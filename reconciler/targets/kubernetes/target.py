@@ -1,0 +1,260 @@
+"""Kubernetes as a target: one cluster, many objects for each of ours. (I/O)
+
+The engine calls it as it calls every target. A unit is a release (``renderers.helm``);
+what lives of it is a record and the objects that the record lists. Reads are in
+``reader``, writes in ``writer``, what is seen in ``holding``; this module puts them in
+the order that the contract asks for, and waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, replace
+
+from reconciler.targets.base import Progress
+from reconciler.targets.kubernetes.client import Client
+from reconciler.targets.kubernetes.credentials import Credentials, fill
+from reconciler.targets.kubernetes.discovery import Discovery
+from reconciler.targets.kubernetes.helm import Renderer
+from reconciler.targets.kubernetes.holding import Holding, describe
+from reconciler.targets.kubernetes.manifests import ObjectId, identify, mark, part_of
+from reconciler.targets.kubernetes.pods import explain
+from reconciler.targets.kubernetes.probe import Probe, serves_model
+from reconciler.targets.kubernetes.reader import WATCHED, Reader, every
+from reconciler.targets.kubernetes.record import record_id
+from reconciler.targets.kubernetes.rehearsal import Rehearsal, rehearse
+from reconciler.targets.kubernetes.watches import Watches
+from reconciler.targets.kubernetes.writer import Writer
+from reconciler.targets.precondition import check_precondition
+from reconciler.values import Change, Health, Key, Live, Presence, Unit
+from renderers.helm import read_release
+from renderers.kubernetes import namespace_of
+from schemas.errors import FoundryError, PermanentError, TemporaryError
+
+__all__ = ["KubernetesTarget"]
+
+# Between two looks at a rollout when no event comes: a watch may be down.
+_LOOK_S = 5.0
+_READY_S = 600.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Rehearsed:
+    digest: str
+    version: str
+    """Of the live unit that it was rehearsed on."""
+    objects: Mapping[ObjectId, Rehearsal]
+
+
+class KubernetesTarget:
+    """One cluster. Use ``open`` to get one that runs."""
+
+    def __init__(
+        self,
+        name: str,
+        client: Client,
+        renderer: Renderer,
+        *,
+        owner: str,
+        credentials: Credentials,
+        probe: Probe | None = None,
+    ) -> None:
+        self.name = name
+        self._client, self._renderer, self._owner = client, renderer, owner
+        self._credentials = credentials
+        self._discovery = Discovery(client)
+        self._reader = Reader(client, self._discovery, target=name, owner=owner)
+        self._writer = Writer(client, self._discovery, owner=owner)
+        self._watches = Watches(client, self._discovery, owner=owner)
+        self._probe = probe or serves_model(client)
+        self._rehearsed: dict[Key, _Rehearsed] = {}
+        self._answered: dict[Key, tuple[str, str]] = {}
+        """Key -> UID and version of the unit that answered a request."""
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[KubernetesTarget]:
+        """Watch the cluster while the target is in use."""
+        async with self._client, asyncio.TaskGroup() as tasks:
+            watching = tasks.create_task(self._watches.run(WATCHED))
+            try:
+                yield self
+            finally:
+                watching.cancel()
+
+    async def watch(self, moved: Callable[[], None], stop: asyncio.Event) -> None:
+        """Call ``moved`` when an object of ours is not what it was, until ``stop``."""
+        self._watches.moved = moved
+        await stop.wait()
+
+    async def observe(self, keys: Collection[Key]) -> Mapping[Key, Live]:
+        found = await self._reader.look_all(keys)
+        answers = await every(self._answer(key, found[key]) for key in sorted(found))
+        return {live.key: live for live in answers}
+
+    async def dry_run(self, change: Change) -> None:
+        live, holding = await self._look(change.key)
+        check_precondition(change, live)
+        if change.unit is None:
+            await self._dry_delete(holding)
+        elif live.digest != change.unit.digest:
+            await self._rehearse(change.unit, live, holding)
+
+    async def apply(self, change: Change, progress: Progress) -> Live:
+        live, holding = await self._look(change.key)
+        check_precondition(change, live)
+        unit = change.unit
+        assert unit is not None, "checked by check_precondition"
+        if live.digest != unit.digest:
+            objects = await self._rehearse(unit, live, holding)
+            self._rehearsed.pop(unit.key, None)
+            await self._writer.ensure_namespace(namespace_of(unit.key.ref.project))
+            await self._writer.write(unit, holding, objects, progress)
+        return await self._until_servable(unit, progress)
+
+    async def delete(self, change: Change, progress: Progress) -> None:
+        live, holding = await self._look(change.key)
+        check_precondition(change, live)
+        if live.presence is Presence.PRESENT:
+            await self._writer.remove(change.key, holding, progress)
+        self._answered.pop(change.key, None)
+
+    async def health(self, key: Key) -> Live:
+        self._answered.pop(key, None)
+        try:
+            return await self._answer(key, await self._reader.look(key))
+        except FoundryError as error:
+            return _unknown(key, error)
+
+    async def _look(self, key: Key) -> tuple[Live, Holding]:
+        try:
+            holding = await self._reader.look(key)
+        except FoundryError as error:
+            return _unknown(key, error), _NOTHING
+        return describe(key, holding), holding
+
+    async def _answer(self, key: Key, found: Holding | FoundryError) -> Live:
+        """Describe a unit, and ask it for an answer once it is rolled."""
+        if isinstance(found, FoundryError):
+            return _unknown(key, found)
+        live = describe(key, found)
+        if live.health is not Health.ROLLED:
+            self._answered.pop(key, None)
+            return live
+        service = next(
+            (w for w, o in found.objects.items() if o and w.kind == "Service"), None
+        )
+        if service is None or _is_idle(found):
+            return replace(live, health=Health.SERVABLE)
+        if self._answered.get(key) != (live.uid, live.version):
+            try:
+                await self._probe(service, key.ref.name)
+            except TemporaryError as error:
+                return replace(live, detail=str(error))
+            self._answered[key] = live.uid, live.version
+        return replace(live, health=Health.SERVABLE)
+
+    async def _rehearse(
+        self, unit: Unit, live: Live, holding: Holding
+    ) -> Mapping[ObjectId, Rehearsal]:
+        """Dry-run every object of ``unit``; remembered until something moved."""
+        known = self._rehearsed.get(unit.key)
+        if known and (known.digest, known.version) == (unit.digest, live.version):
+            return known.objects
+        where = record_id(unit.key.ref)
+        rendered = await self._renderer.render(unit.content)
+        manifests = [
+            mark(m, key=unit.key, owner=self._owner, set_id=part_of(where))
+            for m in rendered
+        ]
+        manifests = [await fill(m, self._credentials) for m in manifests]
+        namespace = f"/api/v1/namespaces/{where.namespace}"
+        exists = await self._client.get(namespace) is not None
+        rehearsals = await every(
+            rehearse(
+                self._client,
+                self._discovery,
+                manifest,
+                holding.objects.get(identify(manifest)),
+                namespace_exists=exists,
+            )
+            for manifest in manifests
+        )
+        objects = dict(zip(map(identify, manifests), rehearsals, strict=True))
+        self._rehearsed[unit.key] = _Rehearsed(
+            digest=unit.digest, version=live.version, objects=objects
+        )
+        return objects
+
+    async def _dry_delete(self, holding: Holding) -> None:
+        doomed = {which: live for which, live in holding.objects.items() if live}
+        paths = await every(self._discovery.path(which) for which in doomed)
+        await every(
+            self._client.delete(path, uid=live["metadata"]["uid"], dry_run=True)
+            for path, live in zip(paths, doomed.values(), strict=True)
+        )
+
+    async def _until_servable(self, unit: Unit, progress: Progress) -> Live:
+        """Wait for events and look; what serves meanwhile is the cluster's to keep.
+
+        Raises:
+            TemporaryError: no room, or somebody writes against us.
+            PermanentError: the new revision does not start.
+        """
+        key, set_id = unit.key, part_of(record_id(unit.key.ref))
+        deadline = time.monotonic() + _patience(unit)
+        with self._watches.listening(set_id) as moved:
+            while True:
+                moved.clear()
+                holding = await self._reader.look(key)
+                live = await self._answer(key, holding)
+                if live.digest != unit.digest:
+                    raise TemporaryError(
+                        f"cannot apply {key}: it was changed meanwhile ({live.detail})"
+                    )
+                if live.health is Health.SERVABLE:
+                    return live
+                progress(key, live.detail)
+                left = deadline - time.monotonic()
+                if live.health is Health.DEGRADED or left <= 0:
+                    raise await self._failure(key, holding, live)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(min(_LOOK_S, left)):
+                        await moved.wait()
+
+    async def _failure(self, key: Key, holding: Holding, live: Live) -> FoundryError:
+        reason, no_room = await explain(self._client, holding)
+        message = f"cannot bring {key} to serve: {reason or live.detail}"
+        if no_room:
+            return TemporaryError(
+                message, hint="what served before goes on; free room, or add nodes"
+            )
+        return PermanentError(message, hint="what served before goes on serving")
+
+
+_NOTHING = Holding(record=None, record_live=None, objects={})
+
+
+def _unknown(key: Key, error: FoundryError) -> Live:
+    detail = str(error).partition("\n")[0]
+    return Live(key=key, presence=Presence.UNKNOWN, detail=detail)
+
+
+def _is_idle(holding: Holding) -> bool:
+    """Scaled to zero: there is nobody to ask, and nothing is wrong."""
+    workloads = [
+        live
+        for live in holding.objects.values()
+        if live and "replicas" in live.get("spec", {})
+    ]
+    return bool(workloads) and all(w["spec"]["replicas"] == 0 for w in workloads)
+
+
+def _patience(unit: Unit) -> float:
+    """How long this unit may take to be servable, in seconds."""
+    values = read_release(unit.content).values
+    with suppress(KeyError):
+        return float(values["rollout"]["readySeconds"])
+    return float(values.get("deadlineSeconds", _READY_S))

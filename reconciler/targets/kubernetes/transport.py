@@ -1,0 +1,213 @@
+"""Requests to one API server: credentials, limits, retries. (I/O)
+
+Only ``Client`` uses it. It stands on ``kubernetes.aio`` for what a kubeconfig can say
+(certificates, exec plugins, OIDC, token refresh, proxies).
+
+What bounds it is the number of requests in flight, taken for the length of one
+request and never while waiting for anything else: a limit of requests per second
+that long operations share can starve the ones that would end them (Argo CD's
+scalability report, experiment 2). The server says when to slow down: 429 and
+Retry-After are obeyed, outside the limit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from http import HTTPStatus
+from typing import Any, Self
+
+import aiohttp
+import orjson
+from kubernetes.aio.client import ApiClient, Configuration
+from kubernetes.aio.config import load_kube_config_from_dict
+from kubernetes.aio.config.config_exception import ConfigException
+
+from reconciler.targets.kubernetes.manifests import Json
+from schemas.errors import PermanentError, TemporaryError
+
+__all__ = ["ApiRefusal", "Transport", "refusal"]
+
+_TIMEOUT_S = 30.0
+_CONNECT_S = 10.0
+_ATTEMPTS = 4
+_IN_FLIGHT = 32
+_EVENT_BYTES = 1 << 21  # one watch event is one line, and is read whole
+_SAID_BYTES = 1000
+
+
+class ApiRefusal(PermanentError):
+    """The API server understood, and said no: ``status`` is its HTTP status."""
+
+    def __init__(self, message: str, *, status: int, body: Json) -> None:
+        super().__init__(message)
+        self.status, self.body = status, body
+
+    @property
+    def causes(self) -> tuple[str, ...]:
+        """Each reason with its field, such as the conflicts of an apply."""
+        details = self.body.get("details") or {}
+        return tuple(
+            f"{cause.get('field', '')}: {cause.get('message', '')}".removeprefix(": ")
+            for cause in details.get("causes") or ()
+        )
+
+
+class Transport:
+    """``requests`` and ``writes`` count what was sent; a dry run is no write."""
+
+    def __init__(
+        self, configuration: Configuration, *, in_flight: int = _IN_FLIGHT
+    ) -> None:
+        self._configuration = configuration
+        self._slots = asyncio.Semaphore(in_flight)
+        self._session: aiohttp.ClientSession | None = None
+        self.requests = 0
+        self.writes = 0
+
+    @classmethod
+    async def from_kubeconfig(
+        cls, kubeconfig: Mapping[str, Any], *, context: str | None
+    ) -> Self:
+        configuration = Configuration()
+        try:
+            await load_kube_config_from_dict(  # type: ignore[no-untyped-call]
+                dict(kubeconfig), context=context, client_configuration=configuration
+            )
+        except ConfigException as error:
+            raise PermanentError(f"cannot read a kubeconfig: {error}") from error
+        return cls(configuration)
+
+    @property
+    def server(self) -> str:
+        return str(self._configuration.host)
+
+    async def start(self) -> None:
+        api = ApiClient(self._configuration)
+        context = api.rest_client.ssl_context
+        await api.close()  # type: ignore[no-untyped-call]
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(ssl=context, limit=0),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_S),
+            read_bufsize=_EVENT_BYTES,
+        )
+
+    async def stop(self) -> None:
+        if self._session is not None and self._session.connector is not None:
+            await self._session.connector.close(abort_ssl=True)
+            await self._session.close()
+
+    async def send(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str],
+        body: Mapping[str, Any] | None,
+        content_type: str,
+    ) -> Json:
+        """Send one request, and again after what passes by itself."""
+        data = None if body is None else orjson.dumps(body)
+        dry = "dryRun" in query or (body is not None and "dryRun" in body)
+        for attempt in range(1, _ATTEMPTS + 1):
+            self.requests += 1
+            self.writes += method != "GET" and not dry
+            try:
+                return await self._once(method, path, query, data, content_type)
+            except TemporaryError as error:
+                if attempt == _ATTEMPTS:
+                    raise
+                jitter = random.uniform(0, 0.1 * 2**attempt)  # noqa: S311 - no secret
+                pause = max(error.retry_after_s, jitter)
+            await asyncio.sleep(pause)
+        raise AssertionError("the last attempt returns or raises")
+
+    @asynccontextmanager
+    async def open(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str],
+        data: bytes | None = None,
+        content_type: str | None = None,
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """Open a response, with the credentials as they are now: tokens expire."""
+        assert self._session is not None, "used before start"
+        headers = {"Accept": "application/json"}
+        if content_type is not None and data is not None:
+            headers["Content-Type"] = content_type
+        token = (await self._configuration.auth_settings()).get("BearerToken")
+        if token is not None:
+            headers["Authorization"] = str(token["value"])
+        response = await self._session.request(
+            method,
+            self._configuration.host + path,
+            params={name: value for name, value in query.items() if value},
+            data=data,
+            headers=headers,
+            proxy=self._configuration.proxy,
+            server_hostname=self._configuration.tls_server_name,
+        )
+        try:
+            yield response
+        except BaseException:
+            # Closing politely takes a round trip that nobody is left to wait for.
+            connection = response.connection
+            if connection is not None and connection.transport is not None:
+                connection.transport.abort()
+            response.close()
+            raise
+        response.release()
+
+    async def _once(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str],
+        data: bytes | None,
+        content_type: str,
+    ) -> Json:
+        try:
+            async with (
+                self._slots,
+                asyncio.timeout(_TIMEOUT_S),
+                self.open(method, path, query, data, content_type) as response,
+            ):
+                content = await response.read()
+                status = response.status
+                wait = response.headers.get("Retry-After", "0")
+        except (aiohttp.ClientError, OSError) as error:  # TimeoutError is an OSError
+            said = str(error) or type(error).__name__
+            raise TemporaryError(f"cannot {method.lower()} {path}: {said}") from error
+        busy = status == HTTPStatus.TOO_MANY_REQUESTS
+        if busy or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            raise TemporaryError(
+                f"cannot {method.lower()} {path}: status {status} {_message(content)}",
+                retry_after_s=float(wait) if wait.isdigit() else 0.0,
+            )
+        if status >= HTTPStatus.MULTIPLE_CHOICES:
+            raise refusal(method, path, status, content)
+        found: Json = orjson.loads(content)
+        return found
+
+
+def refusal(method: str, path: str, status: int, content: bytes) -> ApiRefusal:
+    """Read a refusal from an answer."""
+    try:
+        body = orjson.loads(content)
+    except orjson.JSONDecodeError:
+        body = {}
+    return ApiRefusal(
+        f"cannot {method.lower()} {path}: {_message(content)}",
+        status=status,
+        body=body if isinstance(body, dict) else {},
+    )
+
+
+def _message(content: bytes) -> str:
+    try:
+        return str(orjson.loads(content)["message"])[:_SAID_BYTES]
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        return content[:_SAID_BYTES].decode(errors="replace")

@@ -1,0 +1,112 @@
+"""Watches: when to look. (I/O: one open request a kind)
+
+The target runs them. An event is a hint and never the truth: what lives is always
+read anew. A dropped event costs until the next resync, a broken watch is listed again
+after a pause, and a version that is too old (410) is listed again at once. An event
+that leaves our fields as they were (a status, an autoscaler's number) wakes whoever
+waits for a rollout, and nobody else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+
+import structlog
+
+from reconciler.targets.kubernetes.client import Client, Gone
+from reconciler.targets.kubernetes.discovery import Discovery
+from reconciler.targets.kubernetes.manifests import OWNER_LABEL, PART_OF_LABEL, Json
+from reconciler.targets.kubernetes.ownership import fingerprint
+from schemas.errors import FoundryError
+
+__all__ = ["Watches"]
+
+_log = structlog.get_logger("kubernetes")
+
+_RESYNC_S = 600.0
+_PAUSE_S = (1.0, 30.0)
+
+
+class Watches:
+    def __init__(self, client: Client, discovery: Discovery, *, owner: str) -> None:
+        self._client, self._discovery = client, discovery
+        self._selector = f"{OWNER_LABEL}={owner}"
+        self._waiting: dict[str, set[asyncio.Event]] = {}
+        self._prints: dict[str, str] = {}
+        self.moved: Callable[[], None] = _nobody
+
+    async def run(self, kinds: Iterable[tuple[str, str]]) -> None:
+        """Watch all ``kinds`` until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            for kind in sorted(kinds):
+                tasks.create_task(self._follow(*kind))
+
+    @contextmanager
+    def listening(self, set_id: str) -> Iterator[asyncio.Event]:
+        """Give an event that is set whenever an object of this set moved.
+
+        Clear it before a look, not after: what moves in between counts.
+        """
+        event = asyncio.Event()
+        self._waiting.setdefault(set_id, set()).add(event)
+        try:
+            yield event
+        finally:
+            self._waiting[set_id].discard(event)
+            if not self._waiting[set_id]:
+                del self._waiting[set_id]
+
+    async def _follow(self, api_version: str, kind: str) -> None:
+        shortest, longest = _PAUSE_S
+        pause = shortest
+        while True:
+            try:
+                path = await self._discovery.collection(api_version, kind)
+                items, version = await self._client.list(path, selector=self._selector)
+                for item in items:
+                    self._saw("LISTED", item)
+                pause = shortest
+                await self._stream(path, version)
+                continue
+            except Gone:
+                continue
+            except FoundryError as error:
+                _log.warning("watch broke", kind=kind, reason=str(error))
+            # Full jitter: fifty clusters that come back do not list at one instant.
+            await asyncio.sleep(random.uniform(0, pause))  # noqa: S311 - jitter
+            pause = min(2 * pause, longest)
+
+    async def _stream(self, path: str, version: str) -> None:
+        """Follow one kind from ``version`` on; return when a resync is due."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_RESYNC_S):
+                while True:
+                    async for word, live in self._client.watch(
+                        path, selector=self._selector, version=version
+                    ):
+                        version = live["metadata"]["resourceVersion"]
+                        if word != "BOOKMARK":
+                            self._saw(word, live)
+
+    def _saw(self, word: str, live: Json) -> None:
+        metadata = live["metadata"]
+        set_id = (metadata.get("labels") or {}).get(PART_OF_LABEL, "")
+        for event in self._waiting.get(set_id, ()):
+            event.set()
+        uid = metadata["uid"]
+        before = self._prints.get(uid)
+        if word == "DELETED":
+            self._prints.pop(uid, None)
+            self.moved()
+            return
+        now = fingerprint(live)
+        self._prints[uid] = now
+        if before != now and not (word == "LISTED" and before is None):
+            self.moved()
+
+
+def _nobody() -> None:
+    """Nobody asked to be told."""

@@ -1,0 +1,185 @@
+"""Writes of one unit, in the order that survives a crash. (I/O)
+
+The record first, with every object that is about to be ours; then the objects, a
+wave at a time; then what is no longer wanted goes, in reverse; last the record is
+told what is confirmed gone. Killed after any line, the record knows at least all
+that lives. The target calls it; it decides nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterable, Mapping
+from http import HTTPStatus
+
+from reconciler.faults import point
+from reconciler.targets.base import Progress
+from reconciler.targets.kubernetes.client import Client
+from reconciler.targets.kubernetes.discovery import Discovery
+from reconciler.targets.kubernetes.holding import Holding
+from reconciler.targets.kubernetes.manifests import Json, ObjectId, waves
+from reconciler.targets.kubernetes.ownership import fingerprint
+from reconciler.targets.kubernetes.reader import every
+from reconciler.targets.kubernetes.record import Member, Record
+from reconciler.targets.kubernetes.rehearsal import Rehearsal
+from reconciler.targets.kubernetes.transport import ApiRefusal
+from reconciler.values import Key, Unit
+from schemas.errors import PermanentError, TemporaryError
+
+__all__ = ["Writer"]
+
+_GONE_S = 120.0
+_HANDOVER = "bud-foundry-handover"
+
+
+class Writer:
+    def __init__(self, client: Client, discovery: Discovery, *, owner: str) -> None:
+        self._client, self._discovery, self._owner = client, discovery, owner
+
+    async def ensure_namespace(self, name: str) -> None:
+        """Make the namespace if there is none; one that is there is never touched,
+        and none is ever deleted (flux2#1366)."""
+        if await self._client.get(f"/api/v1/namespaces/{name}") is not None:
+            return
+        labels = {
+            "app.kubernetes.io/managed-by": "bud-foundry",
+            "pod-security.kubernetes.io/enforce": "restricted",
+        }
+        await self._client.apply(
+            f"/api/v1/namespaces/{name}",
+            {
+                "apiVersion": "v1",
+                "kind": "Namespace",
+                "metadata": {"name": name, "labels": labels},
+            },
+            force=False,
+            dry_run=False,
+        )
+
+    async def write(
+        self,
+        unit: Unit,
+        holding: Holding,
+        rehearsals: Mapping[ObjectId, Rehearsal],
+        progress: Progress,
+    ) -> Record:
+        """Make ``unit`` live where ``holding`` does."""
+        wanted = {w: Member(fingerprint=r.fingerprint) for w, r in rehearsals.items()}
+        old = set(holding.record.members if holding.record else ())
+        old |= {which for which, live in holding.objects.items() if live is not None}
+        leaving = {which: Member(leaving=True) for which in old - set(wanted)}
+        record = Record(
+            ref=unit.key.ref,
+            owner=self._owner,
+            digest=unit.digest,
+            content=unit.content,
+            members={**leaving, **wanted},
+        )
+        await self._record(record)
+        written: dict[ObjectId, Member] = {}
+        for wave in waves(rehearsals):
+            progress(unit.key, f"writing {', '.join(w.kind for w in wave)}")
+            results = await every(self._apply(w, rehearsals[w]) for w in wave)
+            for which, live in zip(wave, results, strict=True):
+                written[which] = Member(fingerprint=fingerprint(live))
+        if leaving:
+            await self._remove(unit.key, leaving, holding.objects, progress)
+        if leaving or written != wanted:
+            # A webhook may answer a dry run otherwise than a write: what is promised
+            # is what was written.
+            record = Record(
+                ref=record.ref,
+                owner=record.owner,
+                digest=record.digest,
+                content=record.content,
+                members=written,
+            )
+            await self._record(record)
+        return record
+
+    async def remove(self, key: Key, holding: Holding, progress: Progress) -> None:
+        """Delete all of a unit, then its record."""
+        there = [which for which, live in holding.objects.items() if live is not None]
+        await self._remove(key, there, holding.objects, progress)
+        if holding.record is not None and holding.record_live is not None:
+            where = holding.record.where
+            await self._delete(where, holding.record_live)
+
+    async def _record(self, record: Record) -> None:
+        point("kubernetes.record.before")
+        await self._client.apply(
+            await self._discovery.path(record.where),
+            record.manifest(),
+            force=True,
+            dry_run=False,
+        )
+        point("kubernetes.record.after")
+
+    async def _apply(self, which: ObjectId, rehearsal: Rehearsal) -> Json:
+        path = await self._discovery.path(which)
+        if rehearsal.handover is not None:
+            await self._client.apply(
+                path,
+                rehearsal.handover,
+                force=True,
+                dry_run=False,
+                manager=_HANDOVER,
+            )
+        point("kubernetes.apply.before")
+        try:
+            live = await self._client.apply(
+                path, rehearsal.manifest, force=rehearsal.force, dry_run=False
+            )
+        except ApiRefusal as refusal:
+            if (
+                refusal.status == HTTPStatus.CONFLICT
+            ):  # somebody wrote since the rehearsal
+                raise TemporaryError(
+                    f"cannot apply {which}: {'; '.join(refusal.causes[:3])}"
+                ) from refusal
+            raise
+        point("kubernetes.apply.after")
+        return live
+
+    async def _remove(
+        self,
+        key: Key,
+        doomed: Iterable[ObjectId],
+        lives: Mapping[ObjectId, Json | None],
+        progress: Progress,
+    ) -> None:
+        """Delete in reverse waves; a wave waits until the one before is really gone."""
+        for wave in reversed(waves(doomed)):
+            there = [(which, live) for which in wave if (live := lives.get(which))]
+            if there:
+                progress(key, f"deleting {', '.join(w.kind for w, _ in there)}")
+                await every(self._delete(which, live) for which, live in there)
+
+    async def _delete(self, which: ObjectId, live: Json) -> None:
+        path, uid = await self._discovery.path(which), live["metadata"]["uid"]
+        point("kubernetes.delete.before")
+        try:
+            await self._client.delete(path, uid=uid)
+        except ApiRefusal as refusal:
+            if refusal.status != HTTPStatus.CONFLICT:
+                raise PermanentError(f"cannot delete {which}: {refusal}") from refusal
+            return  # another object has the name now: ours is gone
+        point("kubernetes.delete.after")
+        await self._gone(which, path, uid)
+
+    async def _gone(self, which: ObjectId, path: str, uid: str) -> None:
+        deadline, pause = time.monotonic() + _GONE_S, 0.05
+        while True:
+            live = await self._client.get(path)
+            if live is None or live["metadata"]["uid"] != uid:
+                return
+            if time.monotonic() > deadline:
+                held = ", ".join(live["metadata"].get("finalizers") or ("nothing",))
+                raise TemporaryError(
+                    f"cannot confirm that {which} is gone after {_GONE_S:.0f} s: "
+                    f"held by {held}",
+                    hint="whoever owns that finalizer has not finished its work",
+                )
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, 2.0)
