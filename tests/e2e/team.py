@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from textwrap import dedent
@@ -148,6 +149,16 @@ class Team:
 
     def data(self, *args: str, code: int = 0) -> Any:
         return json.loads(self.bud("--json", "-q", *args, code=code))
+
+    def daemon_says(self) -> dict[str, Any] | None:
+        """The daemon's own status; None while none answers."""
+        try:
+            url = json.loads((self.home / "daemon.json").read_text())["url"]
+            with urllib.request.urlopen(f"{url}/status", timeout=2) as answer:
+                said: dict[str, Any] = json.load(answer)
+                return said
+        except OSError:
+            return None
 
     def addresses(self, name: str) -> list[str]:
         try:

@@ -78,6 +78,10 @@ class Traffic:
         assert chunks[-1].choices[0].finish_reason == "length"
 
 
+def _pids(team: Team, name: str) -> set[int]:
+    return {pid for pid, line in team.engines().items() if f"--alias {name} " in line}
+
+
 @pytest.mark.slow
 def test_every_change_under_traffic_loses_no_request(team: Team) -> None:
     team.write_all("chat", "other")
@@ -96,9 +100,9 @@ def test_every_change_under_traffic_loses_no_request(team: Team) -> None:
         )
         step("scale to two")
         team.until("two replicas", lambda: len(team.addresses("chat")) == 2)
-        assert sum("--alias chat " in line for line in team.engines().values()) == 2
+        team.until("two processes", lambda: len(_pids(team, "chat")) == 2)
 
-        before = set(team.addresses("chat"))
+        before = _pids(team, "chat")
         team.write(
             "spec/endpoint/chat.yaml",
             ENDPOINT.replace("replicas: 1", "replicas: 2").replace(
@@ -108,7 +112,7 @@ def test_every_change_under_traffic_loses_no_request(team: Team) -> None:
         step("replace both")
         team.until(
             "a new revision",
-            lambda: len(now := set(team.addresses("chat"))) == 2 and not now & before,
+            lambda: len(now := _pids(team, "chat")) == 2 and not now & before,
         )
 
         (team.root / "spec/route/other.yaml").unlink()
@@ -188,7 +192,10 @@ def test_a_broken_edit_changes_nothing_and_says_where(team: Team) -> None:
         "it is said", lambda: "replicas" in team.data("status")["daemon"]["error"]
     )
 
-    assert "spec/endpoint/chat.yaml:12:13: spec.replicas" in team.data("status")["daemon"]["error"]
+    assert (
+        "spec/endpoint/chat.yaml:12:13: spec.replicas"
+        in team.data("status")["daemon"]["error"]
+    )
     assert team.engines() == engines
     team.bud("validate", code=2)
     team.write("spec/endpoint/chat.yaml", ENDPOINT)
