@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from schemas.errors import PermanentError
 
-__all__ = ["convert"]
+__all__ = ["convert", "tensors"]
 
 _DTYPES = {"F32": np.float32, "F16": np.float16}
 _POOLING = {
@@ -143,7 +143,7 @@ def _add_tensors(writer: gguf.GGUFWriter, path: Path, config: dict[str, Any]) ->
     names = gguf.get_tensor_name_map(
         gguf.MODEL_ARCH.BERT, int(config["num_hidden_layers"])
     )
-    for name, tensor in _safetensors(path):
+    for name, tensor in tensors(path):
         if name.startswith(_SKIPPED) or name.endswith(_SKIPPED[0]):
             continue
         known = names.get_name(name.removeprefix("bert."), (".weight", ".bias"))
@@ -154,7 +154,7 @@ def _add_tensors(writer: gguf.GGUFWriter, path: Path, config: dict[str, Any]) ->
         writer.add_tensor(known, tensor.astype(np.float32) if small else tensor)
 
 
-def _safetensors(path: Path) -> Iterator[tuple[str, NDArray[Any]]]:
+def tensors(path: Path) -> Iterator[tuple[str, NDArray[Any]]]:
     """Yield each tensor as a view of the mapped file.
 
     The format: 8 bytes little-endian length, that much JSON, then the data.

