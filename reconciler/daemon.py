@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -24,9 +24,9 @@ from reconciler.source import Source, Tree
 from reconciler.store import Journal, Run
 from reconciler.targets.base import Supervising, Watching
 from reconciler.values import Key, Outcome, OutcomeKind
-from schemas.errors import ChainBrokenError, FoundryError, SpecError
+from schemas.errors import ChainBrokenError, FoundryError, SpecError, TemporaryError
 
-__all__ = ["Daemon", "Progress"]
+__all__ = ["Daemon", "Options", "Progress"]
 
 _log = structlog.get_logger("daemon")
 
@@ -47,6 +47,20 @@ class Progress:
     """Steps in hand -> what they are doing, in words."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """How a daemon differs from the ordinary one."""
+
+    interval_s: float | None = None
+    """Between two looks; None: as the environment says."""
+    resolve: bool = False
+    """Let the lock of the checkout follow what is edited there."""
+    witness: Callable[[], Awaitable[object]] | None = None
+    """Keeps the ledger's head outside of the store after an apply."""
+    jitter: Callable[[], float] = random.random
+    """Of waits; between 0 and 1."""
+
+
 class Daemon:
     """One leader's loop over one source and one environment."""
 
@@ -58,16 +72,10 @@ class Daemon:
         *,
         actor: str,
         metrics: Metrics,
-        jitter: Callable[[], float] = random.random,
-        interval_s: float | None = None,
-        resolve: bool = False,
+        options: Options,
     ) -> None:
-        """``interval_s`` overrides what the environment says; with ``resolve``
-        the lock of the checkout follows what is edited there."""
         self._pipeline, self._source, self._journal = pipeline, source, journal
-        self._actor, self._metrics = actor, metrics
-        self._jitter, self._interval_s = jitter, interval_s
-        self._resolve = resolve
+        self._actor, self._metrics, self._options = actor, metrics, options
         self.progress = Progress()
         self._due = asyncio.Event()
         self._failures = 0
@@ -150,7 +158,7 @@ class Daemon:
         try:
             with self._metrics.run():
                 tree = await self._source.newest()
-                if self._resolve and self._pipeline.refresh_lock(tree):
+                if self._options.resolve and self._pipeline.refresh_lock(tree):
                     # What we wrote is part of the tree: it must not look newer.
                     tree = await self._source.newest()
                 self.progress.commit = tree.commit.sha
@@ -195,22 +203,32 @@ class Daemon:
             self._pipeline.store.end_run(
                 _ended(run, self._pipeline.clock(), result, outcomes)
             )
+        await self._export()
         _log.info("applied", result=result, plan=made.digest[:12], steps=len(outcomes))
+
+    async def _export(self) -> None:
+        if self._options.witness is None:
+            return
+        try:
+            await self._options.witness()
+        except TemporaryError as error:
+            # The next apply exports this one too; until then the store vouches.
+            _log.warning("no witness", error=str(error))
 
     def _pace(self, prepared: Prepared, *, settled: bool) -> None:
         """When to look again if nothing moves before."""
         reconcile = prepared.desired.environment.spec.reconcile
-        pause = self._interval_s or reconcile.interval.seconds
+        pause = self._options.interval_s or reconcile.interval.seconds
         if not settled or prepared.plan.blocked:
             pause = min(pause, _FIRST_RETRY_S)
         # Up to a fifth sooner, so that a fleet of daemons does not beat as one.
-        self._wait_s = pause * (1.0 - 0.2 * self._jitter())
+        self._wait_s = pause * (1.0 - 0.2 * self._options.jitter())
 
     def _failed(self, error: FoundryError) -> None:
         self.progress.error = self._pipeline.mask(str(error))
         self._failures += 1
         ceiling = min(_MAX_RETRY_S, _FIRST_RETRY_S * 2.0 ** (self._failures - 1))
-        self._wait_s = ceiling * (0.5 + 0.5 * self._jitter())
+        self._wait_s = ceiling * (0.5 + 0.5 * self._options.jitter())
         problems = len(error.problems) if isinstance(error, SpecError) else 1
         if self._said != self.progress.error:
             self._said = self.progress.error

@@ -9,9 +9,10 @@ from typing import BinaryIO
 
 import click
 
+from reconciler import witness
 from reconciler.cli.context import Context, pass_context
-from reconciler.ledger import Verifier, check_proof, read_proof, verify
-from schemas.errors import PermanentError
+from reconciler.ledger import Checkpoint, Verifier, check_proof, read_proof, verify
+from schemas.errors import PermanentError, TemporaryError
 
 __all__ = ["COMMANDS"]
 
@@ -55,11 +56,9 @@ def verify_(context: Context, exported: Path | None, key: str | None) -> None:
     Checkpoints that were exported to git count too: they are what finds a log
     that was rewritten together with its key. Exits 4 when it is broken.
     """
-    from reconciler import witness
     with context.foundry() as foundry:
         verifier = _verifier(key) if key else foundry.store.log.verifier
-        repo, name = context.repo, context.environment
-        witnesses = asyncio.run(witness.checkpoints(repo, name, verifier))
+        witnesses = asyncio.run(_witnesses(context, verifier))
         if exported is None:
             head = foundry.store.log.verify(witnesses)
         else:
@@ -114,6 +113,15 @@ def export(context: Context, file: BinaryIO) -> None:
     """Write every entry as one line of canonical JSON."""
     with context.foundry() as foundry:
         file.writelines(foundry.store.log.lines())
+
+
+async def _witnesses(context: Context, verifier: Verifier) -> list[Checkpoint]:
+    """What git keeps; a folder without git has no witness."""
+    try:
+        return await witness.checkpoints(context.repo, context.environment, verifier)
+    except TemporaryError as error:
+        click.echo(f"no checkpoint is read from git: {error}", err=True)
+        return []
 
 
 def _verifier(text: str) -> Verifier:

@@ -9,14 +9,15 @@ import shlex
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import click
 
-from reconciler import lockfile
+from reconciler import lockfile, witness
 from reconciler.cli.context import Context, actor, pass_context
 from reconciler.cli.operate import tell
-from reconciler.daemon import Daemon
+from reconciler.daemon import Daemon, Options
 from reconciler.daemon_http import ask_daemon, serve
 from reconciler.foundry import Foundry
 from reconciler.metrics import Metrics
@@ -85,7 +86,12 @@ async def _reconcile(
             journal,
             actor=actor("daemon"),
             metrics=metrics,
-            resolve=resolving,
+            options=Options(
+                resolve=resolving,
+                witness=partial(
+                    witness.export, foundry.repo, foundry.environment, foundry.store.log
+                ),
+            ),
         )
         async with serve(daemon, metrics, port=port, where=foundry.home.daemon):
             await daemon.run(stop)

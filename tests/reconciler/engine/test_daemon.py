@@ -11,7 +11,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from reconciler.daemon import Daemon
+from reconciler.daemon import Daemon, Options
 from reconciler.daemon_http import ask_daemon, serve
 from reconciler.metrics import Metrics
 from reconciler.pipeline import Pipeline, Prepared
@@ -88,7 +88,12 @@ async def running(world: World, tmp_path: Path) -> AsyncIterator[Running]:
     where = tmp_path / "daemon.json"
     with world.store.lead("daemon") as journal:
         daemon = Daemon(
-            pipeline, source, journal, actor="daemon", metrics=metrics, interval_s=3600
+            pipeline,
+            source,
+            journal,
+            actor="daemon",
+            metrics=metrics,
+            options=Options(interval_s=3600),
         )
         async with serve(daemon, metrics, port=0, where=where):
             task = asyncio.ensure_future(daemon.run(stop))
