@@ -14,7 +14,7 @@ from http import HTTPStatus
 from typing import Protocol, cast
 
 from gateway.answer import Framing
-from gateway.exchange import Exchange, Runtime
+from gateway.exchange import Exchange
 from gateway.http1 import Head, Refused, RequestReader, response_head
 from gateway.openai import (
     HOT_PATHS,
@@ -23,6 +23,7 @@ from gateway.openai import (
     error_body,
     read_request,
 )
+from gateway.ports import Runtime
 from gateway.snapshot import Key
 
 __all__ = ["Downstream", "EdgeRuntime"]

@@ -8,23 +8,24 @@ randomness and no socket of its own, so tests drive it with bytes.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from http import HTTPStatus
-from typing import NamedTuple, Protocol
 
 from gateway.accounts import estimate_input
 from gateway.answer import Answer, Framing, PlainAnswer, StreamAnswer, UpstreamHead
+from gateway.health import Health
 from gateway.http1 import response_head
 from gateway.limits import Amounts, Limiter
-from gateway.metrics import Metrics
-from gateway.openai import Request, error_body, upstream_body
-from gateway.routing import Choice, Load, choose
-from gateway.snapshot import Address, Key, Route, Snapshot, Timeouts, Upstream
+from gateway.openai import WRITES_TOKENS, Request, error_body, upstream_body
+from gateway.ports import Client, Connection, Runtime, Settled
+from gateway.routing import Choice, choose
+from gateway.snapshot import Key, Route, Timeouts, Upstream
 from gateway.usage import Usage
 
-__all__ = ["Client", "Connection", "Exchange", "Runtime", "Settled"]
+__all__ = ["Exchange"]
 
 _OK, _BAD_REQUEST = 200, 400
+# Not those of an address that is ill: too much asked of it, or not for it.
+_SAYS_NOTHING = frozenset({401, 403, 404, 429})
 _CLIENT_LEFT = 499  # as nginx says it
 _MADE = frozenset({_OK, 502})
 _NOTHING = Usage()
@@ -40,66 +41,6 @@ HOLD_STREAM_S = 5.0
 client's own timeout for the first byte would fire."""
 
 
-class Client(Protocol):
-    """The edge's side of one request."""
-
-    def write(self, data: bytes) -> None: ...
-    def finish(self) -> None:
-        """The answer is whole."""
-        ...
-
-    def cut(self) -> None:
-        """The answer can not be completed: close without a word."""
-        ...
-
-
-class Connection(Protocol):
-    """An upstream connection that carries one exchange at a time."""
-
-    reused: bool
-
-    def send(self, data: bytes, exchange: Exchange) -> None: ...
-    def abort(self) -> None: ...
-    def pause(self) -> None: ...
-    def resume(self) -> None: ...
-
-
-class Runtime(Protocol):
-    """What the worker lends to its exchanges."""
-
-    snapshot: Snapshot
-    metrics: Metrics
-
-    @property
-    def loads(self) -> Mapping[str, Load]: ...
-    def now(self) -> float: ...
-    def random(self) -> float: ...
-    def connect(self, address: Address, exchange: Exchange, *, fresh: bool) -> None:
-        """Lend an idle connection at once or open one; `connected` is called."""
-        ...
-
-    def wait(self, exchange: Exchange, seconds: float | None) -> None:
-        """Call `resume` after so long, or as soon as the snapshot changes."""
-        ...
-
-    def settled(self, exchange: Exchange, outcome: Settled) -> None: ...
-
-
-class Settled(NamedTuple):
-    """All there is to know of a request that is over."""
-
-    upstream: Upstream | None
-    status: int
-    """As the client saw it; 499: the client left first."""
-    usage: Usage
-    estimated: bool
-    """The upstream did not say what was used."""
-    seconds: float
-    first_seconds: float | None
-    chunks: int
-    """Of a stream; 0: the answer was none."""
-
-
 class Exchange:
     """Takes one routed request to its end."""
 
@@ -111,6 +52,8 @@ class Exchange:
         "_fails",
         "_first_at",
         "_framing",
+        "_health",
+        "_heard_at",
         "_hold_until",
         "_last_at",
         "_refused",
@@ -118,6 +61,7 @@ class Exchange:
         "_runtime",
         "_sent_at",
         "_tried",
+        "_upstream",
         "client",
         "key",
         "limiters",
@@ -155,6 +99,9 @@ class Exchange:
         self.slot: int | None = None
         self.tries = self._fails = 0
         self._choice: Choice | None = None
+        self._upstream: Upstream | None = None
+        self._health: Health | None = None
+        self._heard_at: float | None = None
         self._connection: Connection | None = None
         self._answer: Answer | None = None
         self._response: tuple[UpstreamHead, bytes] | None = None
@@ -173,20 +120,24 @@ class Exchange:
         self.route = runtime.snapshot.routes.get(self.route.name, self.route)
         choice = choose(
             self.route,
-            self.request.op,
+            self.request,
             self._tried,
-            runtime.loads,
-            runtime.random(),
+            runtime.healths,
+            now=runtime.now(),
+            random=runtime.random(),
         )
         if choice is None:
             self._wait()
             return
+        self._choice, self._upstream = choice, choice.target.upstream
+        self._health = runtime.health(choice.address.url)
+        self._health.in_flight += 1
         self._begin(choice, fresh=False)
 
     resume = start
 
     def _begin(self, choice: Choice, *, fresh: bool) -> None:
-        self._choice, self._answer = choice, None
+        self._answer = None
         self._sent_at = None
         self._last_at = self._runtime.now()
         self._runtime.connect(choice.address, self, fresh=fresh)
@@ -233,27 +184,38 @@ class Exchange:
         choice = self._choice
         if self.over or choice is None:
             return
-        self._note(choice, reason)
+        self._leave(reason, sound=False)
         self._refused = True
         self._tried.add(choice.address.url)
-        self._choice = None
         self.start()
 
-    def _next_try(self, outcome: str) -> None:
+    def _next_try(self, outcome: str, *, sound: bool | None = False) -> None:
         """Leave a try that gave no answer that the client could have."""
         choice = self._choice
         assert choice is not None
-        self._note(choice, outcome)
+        self._leave(outcome, sound=sound)
         self._tried.add(choice.address.url)
-        self._choice = self._connection = self._answer = None
-        if self.tries >= self.route.attempts:
+        self._answer = None
+        if self.tries >= self.route.attempts or not self._runtime.retries.spend():
             self._give_up()
         else:
             self.start()
 
-    def _note(self, choice: Choice, outcome: str) -> None:
-        name = choice.target.upstream.name
-        self._runtime.metrics.add("bud_gateway_tries_total", name, outcome)
+    def _leave(self, outcome: str, *, sound: bool | None) -> None:
+        """End a try: ``sound`` says what it tells of the address, None: nothing."""
+        choice, health = self._choice, self._health
+        if choice is None or health is None:
+            return
+        self._choice = self._health = self._connection = None
+        health.in_flight -= 1
+        name, metrics = choice.target.upstream.name, self._runtime.metrics
+        metrics.add("bud_gateway_tries_total", name, outcome)
+        if sound:
+            begun = self._sent_at if self._sent_at is not None else self.started
+            heard = self._heard_at if self._heard_at is not None else begun
+            health.succeeded(heard - begun)
+        elif sound is False and health.failed(self._runtime.now()):
+            metrics.add("bud_gateway_ejections_total", name)
 
     def deny(self, limiter: Limiter, retry_after_s: float) -> None:
         """Refuse, naming who is limited, how, and until when."""
@@ -310,7 +272,7 @@ class Exchange:
 
     def answered(self, head: UpstreamHead) -> None:
         """The head of an answer is here."""
-        self._last_at = self._runtime.now()
+        self._heard_at = self._last_at = self._runtime.now()
         choice = self._choice
         assert choice is not None
         framing = self._framing
@@ -342,13 +304,11 @@ class Exchange:
 
     def completed(self) -> None:
         """The answer is whole."""
-        answer, choice = self._answer, self._choice
+        answer = self._answer
         assert answer is not None
-        assert choice is not None
         self._connection = None
         if isinstance(answer, PlainAnswer):
             if not answer.committed and self._should_retry(answer):
-                self._next_try(f"status_{answer.head.status}")
                 return
             status = answer.head.status
         else:
@@ -357,19 +317,24 @@ class Exchange:
                 self._next_try("stream_error")
                 return
             status = _OK
-        self._note(choice, "ok" if status < _BAD_REQUEST else "error")
+        self._leave("ok" if status < _BAD_REQUEST else "refused", sound=True)
         self._finish(answer.end(), status, answer.usage)
 
     def _should_retry(self, answer: PlainAnswer) -> bool:
+        """Go on elsewhere if another upstream may do better."""
         status, body = answer.head.status, answer.body
-        if status in _RETRY or status in _REFUSED_US:
-            # A refusal of our credential must not look like one of the client's.
-            self._response = None if status in {401, 403} else (answer.head, body)
-            return True
-        if status == _BAD_REQUEST and any(m in body for m in _OVERFLOW):
-            self._response = (answer.head, body)
-            return True
-        return False
+        overflow = status == _BAD_REQUEST and any(m in body for m in _OVERFLOW)
+        if not overflow and status not in _RETRY and status not in _REFUSED_US:
+            return False
+        # A refusal of our credential must not look like one of the client's.
+        self._response = None if status in {401, 403} else (answer.head, body)
+        if status == HTTPStatus.TOO_MANY_REQUESTS and self._health is not None:
+            asked = answer.head.fields.get(b"retry-after", b"")
+            if asked.isdigit():
+                self._health.rest(self._runtime.now(), int(asked[:9]))
+        sound = None if overflow or status in _SAYS_NOTHING else False
+        self._next_try(f"status_{status}", sound=sound)
+        return True
 
     def lost(self, reason: str) -> None:
         """The upstream's connection is gone before the answer was whole."""
@@ -384,16 +349,15 @@ class Exchange:
         elif answer is None or not answer.committed:
             self._next_try(reason)
         elif isinstance(answer, StreamAnswer) and answer.done:
-            self._note(choice, "ok")
+            self._leave("ok", sound=True)
             self._finish(answer.end(), _OK, answer.usage)
         else:
-            self._break_off(answer, choice, reason)
+            self._break_off(answer, reason)
 
-    def _break_off(self, answer: Answer, choice: Choice, reason: str) -> None:
-        self._note(choice, reason)
-        last = answer.broken(
-            f"the upstream {choice.target.upstream.name!r} broke off: {reason}"
-        )
+    def _break_off(self, answer: Answer, reason: str) -> None:
+        name = self._upstream.name if self._upstream is not None else ""
+        self._leave(reason, sound=False)
+        last = answer.broken(f"the upstream {name!r} broke off: {reason}")
         if last is None:
             self._settle(HTTPStatus.BAD_GATEWAY, answer.usage)
             self.client.cut()
@@ -433,10 +397,9 @@ class Exchange:
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.abort()
-        answer, choice = self._answer, self._choice
+        answer = self._answer
         if answer is not None and answer.committed:
-            assert choice is not None
-            self._break_off(answer, choice, outcome)
+            self._break_off(answer, outcome)
         else:
             self._next_try(outcome)
 
@@ -446,7 +409,7 @@ class Exchange:
             return
         if self._connection is not None:
             self._connection.abort()
-            self._connection = None
+        self._leave(outcome, sound=False)
         self.refuse(
             HTTPStatus.GATEWAY_TIMEOUT,
             f"no answer within {times.total:g} s",
@@ -459,13 +422,15 @@ class Exchange:
             return
         if self._connection is not None:
             self._connection.abort()
-            self._connection = None
+        self._leave("client_left", sound=None)
         answer = self._answer
         self._settle(_CLIENT_LEFT, answer.usage if answer is not None else None)
 
     def client_slow(self, slow: bool) -> None:  # noqa: FBT001  as asyncio says it
         if self._connection is not None:
             (self._connection.pause if slow else self._connection.resume)()
+            # A silence that the client imposes is not the upstream's.
+            self._last_at = math.inf if slow else self._runtime.now()
 
     # The end.
 
@@ -478,20 +443,22 @@ class Exchange:
 
     def _settle(self, status: int, usage: Usage | None) -> None:
         self.over = True
-        now, answer, choice = self._runtime.now(), self._answer, self._choice
+        now, answer = self._runtime.now(), self._answer
         estimated = False
         if usage is None:
             usage = _NOTHING
             # Whoever reads half an answer, or leaves, has still had it made.
             begun = answer is not None and answer.committed and status in _MADE
-            if begun or (status == _CLIENT_LEFT and self.tries):
+            if self.request.op in WRITES_TOKENS and (
+                begun or (status == _CLIENT_LEFT and self.tries)
+            ):
                 estimated = True
                 usage = Usage(estimate_input(self.request.raw), self.chunks)
         first = self._first_at
         self._runtime.settled(
             self,
             Settled(
-                choice.target.upstream if choice is not None else None,
+                self._upstream,
                 int(status),
                 usage,
                 estimated,

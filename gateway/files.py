@@ -11,15 +11,16 @@ import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from gateway.snapshot import Snapshot, compile_snapshot, credentials
 from schemas.errors import PermanentError
-from schemas.gateway import Credential, GatewayConfig
+from schemas.gateway import Credential
 from schemas.gateway_toml import load, load_addresses
 
 __all__ = ["Bundle", "Files", "compile_bundle"]
 
+Stat: TypeAlias = tuple[int, int, int] | None
 _NO_ADDRESSES = '{"version": 1}'
 
 
@@ -60,50 +61,49 @@ def compile_bundle(bundle: Bundle, *, file: str = "gateway.toml") -> Snapshot:
 
 
 class Files:
-    """Where the config is, and when it was last seen to change."""
+    """Where the config is, and what of it was last seen."""
 
     def __init__(self, config: Path) -> None:
         self.config = config
-        self._watched: tuple[Path, ...] = (config,)
+        self._seen: dict[Path, Stat] = {}
 
-    def fingerprint(self) -> tuple[tuple[int, int, int] | None, ...]:
-        """Look at every file that the last `read` depended on."""
-        return tuple(_stat(path) for path in self._watched)
+    def changed(self) -> bool:
+        """Look whether anything is other than when it was last read."""
+        return any(_stat(path) != seen for path, seen in self._seen.items())
 
     def read(self) -> Bundle:
-        """Read all; what it depends on is watched even if it is invalid.
+        """Read all that the config is made of.
 
         Raises:
             PermanentError: a file or a secret cannot be read.
             SpecError: the config is invalid.
         """
-        self._watched = (self.config,)
-        text = _read(self.config)
+        self._seen = {}
+        text = self._read(self.config)
         config = load(text, file=str(self.config))
         discovery = self.config.parent / config.gateway.discovery
-        self._watched = (self.config, discovery, *self._secret_files(config))
-        try:
-            addresses = _read(discovery) if discovery.exists() else _NO_ADDRESSES
-        except PermanentError:
-            if discovery.exists():
-                raise
-            addresses = _NO_ADDRESSES
+        addresses = self._read(discovery, absent=_NO_ADDRESSES)
         secrets = {
             field: self._secret(field, credential)
             for field, credential in credentials(config)
         }
         return Bundle(text, addresses, secrets)
 
-    def _secret_files(self, config: GatewayConfig) -> list[Path]:
-        return [
-            self.config.parent / credential.file
-            for _, credential in credentials(config)
-            if credential.file is not None
-        ]
+    def _read(self, path: Path, *, absent: str | None = None) -> str:
+        # Before the read: a change in between is then seen as one.
+        self._seen[path] = _stat(path)
+        try:
+            return path.read_text(encoding="utf-8")
+        except FileNotFoundError as error:
+            if absent is not None:
+                return absent
+            raise PermanentError(f"cannot read {path}: it is not there") from error
+        except (OSError, UnicodeDecodeError) as error:
+            raise PermanentError(f"cannot read {path}: {error}") from error
 
     def _secret(self, field: str, credential: Credential) -> str:
         if credential.file is not None:
-            return _read(self.config.parent / credential.file).strip()
+            return self._read(self.config.parent / credential.file).strip()
         assert credential.env is not None
         value = os.environ.get(credential.env)
         if value is None:
@@ -115,14 +115,7 @@ class Files:
         return value
 
 
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise PermanentError(f"cannot read {path}: {error}") from error
-
-
-def _stat(path: Path) -> tuple[int, int, int] | None:
+def _stat(path: Path) -> Stat:
     try:
         found = path.stat()
     except OSError:

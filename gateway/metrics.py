@@ -34,6 +34,9 @@ FAMILIES = {
     "bud_gateway_tries_total": Family(
         "Tries at an upstream, by how they ended", ("upstream", "outcome")
     ),
+    "bud_gateway_ejections_total": Family(
+        "Times an address was left alone after failures in a row", ("upstream",)
+    ),
     "bud_gateway_refused_total": Family(
         "Requests refused before a route was known", ("status",)
     ),

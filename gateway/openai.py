@@ -14,6 +14,7 @@ import orjson
 
 __all__ = [
     "HOT_PATHS",
+    "WRITES_TOKENS",
     "BadRequest",
     "Op",
     "Request",
@@ -22,20 +23,57 @@ __all__ = [
     "models_body",
     "read_request",
     "upstream_body",
+    "upstream_path",
 ]
 
 
 # Plain strings, not an Enum: hashing a member runs Python code in 3.11, and
 # these are looked up several times for each request.
-Op: TypeAlias = Literal["chat", "completions", "embeddings"]
+Op: TypeAlias = Literal[
+    "chat",
+    "completions",
+    "embeddings",
+    "responses",
+    "moderations",
+    "rerank",
+    "score",
+    "classify",
+    "tokenize",
+    "detokenize",
+    "images",
+    "speech",
+]
 """What an upstream can be asked to do; the values are `schemas` capabilities."""
 
 HOT_PATHS: dict[bytes, Op] = {
     b"/v1/chat/completions": "chat",
     b"/v1/completions": "completions",
     b"/v1/embeddings": "embeddings",
+    b"/v1/responses": "responses",
+    b"/v1/moderations": "moderations",
+    b"/v1/rerank": "rerank",
+    b"/v1/score": "score",
+    b"/v1/images/generations": "images",
+    b"/v1/audio/speech": "speech",
+    # vLLM serves these beside /v1, and its clients ask for them there.
+    b"/classify": "classify",
+    b"/tokenize": "tokenize",
+    b"/detokenize": "detokenize",
 }
-PATH_OF = {op: path.removeprefix(b"/v1") for path, op in HOT_PATHS.items()}
+PATH_OF = {op: path for path, op in HOT_PATHS.items()}
+STREAMING: frozenset[Op] = frozenset({"chat", "completions", "responses"})
+WRITES_TOKENS: frozenset[Op] = STREAMING | {"embeddings"}
+"""Where an answer without a usage object still cost something."""
+_USAGE_ON_REQUEST: frozenset[Op] = frozenset({"chat", "completions"})
+
+
+def upstream_path(prefix: bytes, op: Op) -> bytes:
+    """Join an upstream's base, such as ``/v1``, and what is asked of it."""
+    path = PATH_OF[op]
+    if path.startswith(b"/v1/"):
+        return prefix + path.removeprefix(b"/v1")
+    return prefix.removesuffix(b"/v1") + path
+
 
 # OpenAI's words for the class of an error, by status.
 _TYPES = {
@@ -101,7 +139,7 @@ def read_request(op: Op, raw: bytes) -> Request:
         raw=raw,
         document=document,
         model=model,
-        stream=bool(stream) and op != "embeddings",
+        stream=bool(stream) and op in STREAMING,
         wants_usage=bool(options and options.get("include_usage")),
     )
 
@@ -115,7 +153,7 @@ def upstream_body(request: Request, model: str | None) -> bytes:
     changes: dict[str, Any] = {}
     if model is not None and model != request.model:
         changes["model"] = model
-    if request.stream and not request.wants_usage:
+    if request.stream and not request.wants_usage and request.op in _USAGE_ON_REQUEST:
         options = request.document.get("stream_options") or {}
         changes["stream_options"] = {**options, "include_usage": True}
     return orjson.dumps({**request.document, **changes}) if changes else request.raw

@@ -1,25 +1,27 @@
 """Which address answers next: one choice at a time, over tiers of targets.
 
-Values in, a choice out; the load it looks at and the random number are
-arguments. Called by the exchange before each try.
+Values in, a choice out; what is known of the addresses, the time and the random
+number are arguments. Called by the exchange before each try.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection, Mapping
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple
 
-from gateway.openai import Op
+from gateway.health import Health
+from gateway.openai import Request
 from gateway.snapshot import Address, Route, Target
 
-__all__ = ["Choice", "Load", "choose"]
+__all__ = ["Choice", "affinity_of", "choose"]
 
-
-class Load(Protocol):
-    """What is known of one address right now."""
-
-    @property
-    def in_flight(self) -> int: ...
+_PREFIX_CHARS = 2048
+"""Of the prompt: long enough to tell system prompts apart, and what follows a
+common one is cached behind it."""
+_OVERLOAD = 1.25
+"""Bounded load (Mirrokni, Thorup, Zadimoghaddam 2017): an address may carry this
+much more than the mean before affinity gives way."""
 
 
 class Choice(NamedTuple):
@@ -29,55 +31,144 @@ class Choice(NamedTuple):
 
 def choose(
     route: Route,
-    op: Op,
+    request: Request,
     tried: Collection[str],
-    loads: Mapping[str, Load],
+    healths: Mapping[str, Health],
+    *,
+    now: float,
     random: float,
 ) -> Choice | None:
-    """Choose among the addresses not tried, of the first tier that has one.
+    """Choose among the addresses not tried, of the first tier that has a sound one.
 
-    ``random`` is in [0, 1). Within the tier a target is drawn by weight, and of
-    its addresses the one with the fewest requests in flight; a target of weight
-    0 is used when the others have nothing left.
+    When no tier has a sound one, the first that has any. ``random`` is in [0, 1).
     """
+    rest: list[Choice] = []
     for tier in route.tiers:
-        open_: list[tuple[Target, list[Address]]] = []
-        for target in tier:
-            if op not in target.upstream.ops:
-                continue
-            fresh = [a for a in target.upstream.addresses if a.url not in tried]
-            if fresh:
-                open_.append((target, fresh))
-        if open_:
-            target, addresses = _draw(open_, random)
-            return Choice(target, _least_busy(addresses, loads, random))
-    return None
+        open_ = [
+            Choice(target, address)
+            for target in tier
+            if request.op in target.upstream.ops
+            for address in target.upstream.addresses
+            if address.url not in tried
+        ]
+        if not open_:
+            continue
+        sound = [c for c in open_ if _is_sound(healths.get(c.address.url), now)]
+        if sound:
+            return (
+                sound[0]
+                if len(sound) == 1
+                else _pick(route.strategy, sound, request, healths, random)
+            )
+        rest = rest or open_
+    return _pick(route.strategy, rest, request, healths, random) if rest else None
+
+
+def _is_sound(health: Health | None, now: float) -> bool:
+    return health is None or health.usable(now)
+
+
+def _pick(
+    strategy: str,
+    choices: list[Choice],
+    request: Request,
+    healths: Mapping[str, Health],
+    random: float,
+) -> Choice:
+    turned = _turn(choices, random)  # equals share the work
+    match strategy:
+        case "least-load":
+            return min(turned, key=lambda c: _load(c, healths) / (c.target.weight or 1))
+        case "least-latency":
+            # Two at random, the better one: all would run to the best of yesterday.
+            return min(turned[:2], key=lambda c: _expected(c, healths))
+        case "cost":
+            return min(turned, key=lambda c: (_price(c), _load(c, healths)))
+        case "prefix-affinity" | "sticky":
+            return _closest(affinity_of(strategy, request), choices, healths)
+        case _:
+            return _draw(turned, healths, random)
+
+
+def _turn(choices: list[Choice], random: float) -> list[Choice]:
+    # The digits of the draw that decide nothing else.
+    start = int(random * 7919 * len(choices)) % len(choices)
+    return choices[start:] + choices[:start]
+
+
+def _load(choice: Choice, healths: Mapping[str, Health]) -> int:
+    health = healths.get(choice.address.url)
+    return health.in_flight if health is not None else 0
+
+
+def _expected(choice: Choice, healths: Mapping[str, Health]) -> float:
+    health = healths.get(choice.address.url)
+    return 0.0 if health is None else health.latency_s * (health.in_flight + 1)
+
+
+def _price(choice: Choice) -> int:
+    price = choice.target.upstream.price
+    return price.input + price.output
 
 
 def _draw(
-    targets: list[tuple[Target, list[Address]]], random: float
-) -> tuple[Target, list[Address]]:
-    total = sum(target.weight for target, _ in targets)
-    point = random * total
-    for target, addresses in targets:
+    choices: list[Choice], healths: Mapping[str, Health], random: float
+) -> Choice:
+    """Draw a target by weight, and of its addresses take the least busy.
+
+    A target of weight 0 is used when the others have nothing left.
+    """
+    targets = list(dict.fromkeys(choice.target for choice in choices))
+    targets.sort(key=lambda target: target.lines)  # the draw must not turn with them
+    point = random * sum(target.weight for target in targets)
+    drawn = targets[0]
+    for target in targets:
         point -= target.weight
         if point < 0:
-            return target, addresses
-    return targets[0]
+            drawn = target
+            break
+    mine = [choice for choice in choices if choice.target is drawn]
+    return min(mine, key=lambda c: _load(c, healths))
 
 
-def _least_busy(
-    addresses: list[Address], loads: Mapping[str, Load], random: float
-) -> Address:
-    if len(addresses) == 1:
-        return addresses[0]
-    # Start at a random place, so that equals share the work; reuse of the draw's
-    # number is harmless once it is scrambled by the count of addresses.
-    start = int(random * 7919 * len(addresses)) % len(addresses)
-    turned = addresses[start:] + addresses[:start]
+def _closest(
+    affinity: bytes, choices: list[Choice], healths: Mapping[str, Health]
+) -> Choice:
+    """Take the address that the hash prefers and that is not overloaded.
 
-    def in_flight(address: Address) -> int:
-        load = loads.get(address.url)
-        return load.in_flight if load is not None else 0
+    Rendezvous hashing: when an address comes or goes, only its own share moves.
+    """
 
-    return min(turned, key=in_flight)
+    def rank(choice: Choice) -> bytes:
+        url = choice.address.url.encode()
+        return hashlib.blake2b(affinity + url, digest_size=8).digest()
+
+    loads = [_load(choice, healths) for choice in choices]
+    bound = _OVERLOAD * (sum(loads) + 1) / len(choices)
+    fitting = [c for c, load in zip(choices, loads, strict=True) if load < bound]
+    return max(fitting or choices, key=rank)
+
+
+def affinity_of(strategy: str, request: Request) -> bytes:
+    """Say what should stay together: a session, or prompts with one beginning."""
+    document = request.document
+    if strategy == "sticky":
+        for field in ("prompt_cache_key", "session_id", "user"):
+            value = document.get(field)
+            if isinstance(value, str) and value:
+                return value.encode("utf-8", "surrogatepass")
+    text = ""
+    for part in _prompt(document):
+        text += part
+        if len(text) >= _PREFIX_CHARS:
+            break
+    return text[:_PREFIX_CHARS].encode("utf-8", "surrogatepass")
+
+
+def _prompt(document: dict[str, Any]) -> list[str]:
+    messages = document.get("messages")
+    if isinstance(messages, list):
+        contents = [m.get("content") for m in messages[:4] if isinstance(m, dict)]
+    else:
+        contents = [document.get("prompt") or document.get("input")]
+    return [c if isinstance(c, str) else repr(c)[:_PREFIX_CHARS] for c in contents]

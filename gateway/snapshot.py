@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import schemas.gateway as config
 from gateway.accounts import Price
 from gateway.limits import NANO, Kind, Limiter
-from gateway.openai import PATH_OF, Op, models_body
+from gateway.openai import Op, models_body, upstream_path
 from schemas.errors import PermanentError
 
 __all__ = [
@@ -100,6 +100,7 @@ class Route:
     tiers: tuple[tuple[Target, ...], ...]
     ops: frozenset[Op]
     """What any of its targets can do, were it there."""
+    strategy: str
     attempts: int
     timeouts: Timeouts
     limiters: tuple[Limiter, ...]
@@ -231,9 +232,9 @@ def _upstream(
 def _head(address: Address, op: Op, secret: str | None) -> bytes:
     bearer = f"authorization: Bearer {secret}\r\n".encode() if secret else b""
     return (
-        b"POST %b%b HTTP/1.1\r\nhost: %b\r\n%b"
+        b"POST %b HTTP/1.1\r\nhost: %b\r\n%b"
         b"content-type: application/json\r\naccept-encoding: identity\r\n"
-        % (address.prefix, PATH_OF[op], address.authority, bearer)
+        % (upstream_path(address.prefix, op), address.authority, bearer)
     )
 
 
@@ -283,6 +284,7 @@ def _route(
         name=name,
         tiers=tuple(tuple(tiers[priority]) for priority in sorted(tiers)),
         ops=frozenset().union(*(upstreams[t.upstream].ops for t in table.targets)),
+        strategy=table.strategy,
         attempts=table.attempts,
         limiters=_limiters(f"route {name}", table.limits),
         price=Price(*(max(column) for column in zip(*prices, strict=True))),

@@ -69,9 +69,11 @@ class StreamScanner:
             document = parse_event(event)
             if document is None:
                 continue
-            error = document.get("error")
+            error = find_error(document)
             if error:
-                self.error = error if isinstance(error, dict) else {"message": error}
+                self.error = (
+                    error if isinstance(error, dict) else {"message": str(error)}
+                )
                 return
             if has_content(document):
                 self.content = True
@@ -113,11 +115,34 @@ def parse_event(event: bytes) -> dict[str, Any] | None:
     return document if isinstance(document, dict) else None
 
 
+# Events of the Responses API that say nothing yet.
+_LIFE_SIGNS = frozenset(
+    {
+        "response.created",
+        "response.queued",
+        "response.in_progress",
+        "response.output_item.added",
+        "response.content_part.added",
+    }
+)
+
+
+def find_error(document: dict[str, Any]) -> object:
+    """Find what went wrong, in the shapes of both APIs; None: nothing did."""
+    if document.get("type") == "response.failed":
+        response = document.get("response")
+        return response.get("error") if isinstance(response, dict) else "failed"
+    if document.get("type") == "error":
+        return document.get("error") or document
+    return document.get("error")
+
+
 def has_content(document: dict[str, Any]) -> bool:
     """Tell content from life signs: a first event often carries just a role."""
     choices = document.get("choices")
     if not isinstance(choices, list):
-        return True  # not a shape we know: it is for the reader to judge
+        # A shape that is not known is for the reader to judge.
+        return document.get("type") not in _LIFE_SIGNS
     for choice in choices:
         if not isinstance(choice, dict):
             return True

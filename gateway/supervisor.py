@@ -292,17 +292,12 @@ class Supervisor:
 
     async def _watch(self) -> None:
         """Bring each new valid state of the files to the workers."""
-        seen = self._files.fingerprint()
         while True:
             await asyncio.sleep(_POLL_S)
             if self.books is not None:
                 self.books.read()
-            now = self._files.fingerprint()
-            if now != seen:
+            if self._files.changed():
                 self.reload()
-                # What is watched may itself have changed with the config; a
-                # change since the read is seen as one the next time.
-                seen = now if len(now) == len(self._files.fingerprint()) else ()
 
     def reload(self) -> None:
         """Read the files; invalid ones leave what is in force as it is."""

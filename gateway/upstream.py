@@ -177,8 +177,6 @@ class Pool:
         self._idle: list[UpstreamConnection] = []
         self._all: set[UpstreamConnection] = set()
         self._opening: set[asyncio.Task[None]] = set()
-        self.in_flight = 0
-        """Exchanges that a connection was lent to and that are not over."""
 
     @property
     def empty(self) -> bool:

@@ -47,14 +47,26 @@ def find_usage(data: bytes) -> Usage | None:
 
 
 def read_usage(usage: dict[str, Any]) -> Usage:
-    """Read an OpenAI usage object; what is missing or no number counts as 0."""
-    prompt = usage.get("prompt_tokens_details")
-    answer = usage.get("completion_tokens_details")
+    """Read a usage object; what is missing or no number counts as 0.
+
+    Chat says prompt and completion, the Responses API input and output.
+    """
+    if "input_tokens" in usage:
+        given, made = usage.get("input_tokens"), usage.get("output_tokens")
+        details = usage.get("input_tokens_details"), usage.get("output_tokens_details")
+    else:
+        given, made = usage.get("prompt_tokens"), usage.get("completion_tokens")
+        details = (
+            usage.get("prompt_tokens_details"),
+            usage.get("completion_tokens_details"),
+        )
     return Usage(
-        _count(usage.get("prompt_tokens")),
-        _count(usage.get("completion_tokens")),
-        _count(prompt.get("cached_tokens")) if isinstance(prompt, dict) else 0,
-        _count(answer.get("reasoning_tokens")) if isinstance(answer, dict) else 0,
+        _count(given),
+        _count(made),
+        _count(details[0].get("cached_tokens")) if isinstance(details[0], dict) else 0,
+        _count(details[1].get("reasoning_tokens"))
+        if isinstance(details[1], dict)
+        else 0,
     )
 
 

@@ -34,10 +34,11 @@ from gateway.admission import Admission
 from gateway.cold import ColdSide
 from gateway.control import read_message, write_message
 from gateway.edge import Downstream
-from gateway.exchange import Exchange, Settled
+from gateway.exchange import Exchange
 from gateway.files import Bundle, compile_bundle
+from gateway.health import Health, RetryBudget
 from gateway.metrics import Metrics
-from gateway.routing import Load
+from gateway.ports import Settled
 from gateway.snapshot import Address, Snapshot
 from gateway.spool import InFlight, Records
 from gateway.upstream import Pool
@@ -72,6 +73,8 @@ class Worker:
         self.now = loop.time
         self.random = random.Random(seed).random  # noqa: S311  shares load, no secret
         self._pools: dict[str, Pool] = {}
+        self._healths: dict[str, Health] = {}
+        self.retries = RetryBudget()
         self._exchanges: set[Exchange] = set()
         self._connections: set[Downstream] = set()
         self._waiting: dict[Exchange, asyncio.TimerHandle | None] = {}
@@ -92,8 +95,14 @@ class Worker:
     # For the exchanges.
 
     @property
-    def loads(self) -> Mapping[str, Load]:
-        return self._pools
+    def healths(self) -> Mapping[str, Health]:
+        return self._healths
+
+    def health(self, url: str) -> Health:
+        health = self._healths.get(url)
+        if health is None:
+            health = self._healths[url] = Health()
+        return health
 
     def connect(self, address: Address, exchange: Exchange, *, fresh: bool) -> None:
         pool = self._pools.get(address.url)
@@ -190,6 +199,7 @@ class Worker:
 
     def admit(self, exchange: Exchange) -> None:
         self._exchanges.add(exchange)
+        self.retries.earn()
         self._admission.admit(exchange)
 
     def _begin(self, exchange: Exchange) -> None:
@@ -245,6 +255,7 @@ class Worker:
             pool.close_idle(before=now - _IDLE_UPSTREAM_S)
             if pool.empty and not self._is_wanted(url):
                 del self._pools[url]
+                self._healths.pop(url, None)
         self._sweeper = self._loop.call_later(_SWEEP_S, self._sweep)
 
     def granted(self, message: dict[str, Any]) -> None:

@@ -57,9 +57,24 @@ PublicModel = Annotated[
 """What a client writes in ``model``."""
 HASH = re.compile(r"^(sha256|hmac-sha256):[0-9a-f]{64}$")
 KeyHash = Annotated[str, StringConstraints(pattern=HASH.pattern)]
-Capability = Literal["chat", "completions", "embeddings"]
+Capability = Literal[
+    "chat",
+    "completions",
+    "embeddings",
+    "responses",
+    "moderations",
+    "rerank",
+    "score",
+    "classify",
+    "tokenize",
+    "detokenize",
+    "images",
+    "speech",
+]
 Dialect = Literal["openai"]
-Strategy = Literal["weighted"]
+Strategy = Literal[
+    "weighted", "least-load", "least-latency", "prefix-affinity", "sticky", "cost"
+]
 HostPort = Annotated[str, StringConstraints(pattern=r"^[^\s/@]+:\d{1,5}$")]
 
 
@@ -249,7 +264,7 @@ class Route(_Table):
 
     models: tuple[PublicModel, ...] = Field(min_length=1)
     strategy: Strategy = "weighted"
-    """How one target of a tier is chosen."""
+    """How one is chosen among the sound targets of a tier and their addresses."""
     targets: tuple[Target, ...] = Field(min_length=1)
     attempts: int = Field(default=3, ge=1, le=20)
     """Tries in all, over every tier."""

@@ -143,6 +143,7 @@ def main() -> None:
     print(f"plain request   {smallest(line.plain, count=1000):6.1f} us")
     line.begin_stream()
     print(f"streamed chunk  {smallest(line.chunk, count=3000):6.1f} us")
+    loop.close()
 
 
 if __name__ == "__main__":

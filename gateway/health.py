@@ -1,0 +1,91 @@
+"""What is known of each address: how busy, how fast, how often it failed.
+
+A breaker for each address opens after failures in a row, lets one probe through
+when its time is over, and closes with a success. It is advice: when every
+address is out, they are tried all the same, because a refusal would be certain
+and a try is not. Pure: time is an argument.
+"""
+
+from __future__ import annotations
+
+__all__ = ["Health", "RetryBudget"]
+
+FAILURES = 3
+"""In a row, until an address is left alone. One may be chance; a replica that
+died fails every request, and each costs a client the time of a retry."""
+FIRST_PAUSE_S = 1.0
+MAX_PAUSE_S = 30.0
+_SMOOTHING = 0.2
+"""Weight of the newest answer in the mean latency: about the last ten count."""
+
+
+class Health:
+    """One address, as one worker sees it."""
+
+    __slots__ = ("_failures", "_opened", "_until", "in_flight", "latency_s")
+
+    def __init__(self) -> None:
+        self.in_flight = 0
+        self.latency_s = 0.0
+        """Mean time to the first byte of an answer; 0: none yet."""
+        self._failures = 0
+        self._opened = 0
+        self._until = 0.0
+
+    def usable(self, now: float) -> bool:
+        if self._until == 0.0:
+            return True
+        # Half open: one at a time finds out.
+        return now >= self._until and self.in_flight == 0
+
+    @property
+    def is_open(self) -> bool:
+        return self._until > 0.0
+
+    def succeeded(self, seconds: float) -> None:
+        self._failures = self._opened = 0
+        self._until = 0.0
+        old = self.latency_s
+        self.latency_s = seconds if old == 0.0 else old + _SMOOTHING * (seconds - old)
+
+    def failed(self, now: float) -> bool:
+        """Count a failure; true: it opened the breaker."""
+        self._failures += 1
+        if self._failures < FAILURES and not self.is_open:
+            return False
+        pause = min(FIRST_PAUSE_S * 2**self._opened, MAX_PAUSE_S)
+        self._opened += 1
+        self._until = now + pause
+        return True
+
+    def rest(self, now: float, seconds: float) -> None:
+        """Leave it alone for as long as it asked for."""
+        self._until = max(self._until, now + min(seconds, MAX_PAUSE_S))
+
+
+class RetryBudget:
+    """Bounds retries to a part of the requests, so that they cannot pile up.
+
+    When everything behind us fails, each request would otherwise become
+    ``attempts`` of them, just when the upstreams can bear it least.
+    """
+
+    __slots__ = ("_level",)
+
+    PART = 0.2
+    RESERVE = 50.0
+    """Retries that a quiet gateway may make at once."""
+
+    def __init__(self) -> None:
+        self._level = self.RESERVE
+
+    def earn(self) -> None:
+        """Count a request."""
+        self._level = min(self._level + self.PART, self.RESERVE)
+
+    def spend(self) -> bool:
+        """Take one retry; false: there is none left."""
+        if self._level < 1:
+            return False
+        self._level -= 1
+        return True
