@@ -59,9 +59,11 @@ def tail(log: Path, *, lines: int, env: Mapping[str, str]) -> list[str]:
             text = file.read().decode(errors="replace")
     except FileNotFoundError:
         return []
-    run = text.rpartition(f"\n{_MARK}")[2] if f"\n{_MARK}" in text else text
-    said = [line.rstrip() for line in run.splitlines() if line.strip()]
-    return [masked(line, env) for line in said if not line.startswith(_MARK)][-lines:]
+    # The mark that begins the run is itself not part of what it said.
+    _, marked, run = f"\n{text}".rpartition(f"\n{_MARK}")
+    said = run.partition("\n")[2] if marked else text
+    kept = [line.rstrip() for line in said.splitlines() if line.strip()]
+    return [masked(line, env) for line in kept[-lines:]]
 
 
 def masked(text: str, env: Mapping[str, str]) -> str:

@@ -12,6 +12,7 @@ Needs Linux: /proc, process descriptors and their races are its.
 
 from __future__ import annotations
 
+import atexit
 import errno
 import os
 import signal
@@ -42,6 +43,14 @@ _HOME, _INSTANCE = "BUD_HOME", "BUD_INSTANCE"
 # Children of this Python process, whatever object started them: only their parent
 # can take an ended child off the process table.
 _children: dict[int, subprocess.Popen[bytes]] = {}
+
+
+@atexit.register
+def _disown() -> None:
+    """Leave running children running, without a warning that they do: they are meant
+    to outlive us, and whoever comes next finds them."""
+    for child in _children.values():
+        child.returncode = child.returncode or 0
 
 
 @dataclass(frozen=True, slots=True, order=True)
