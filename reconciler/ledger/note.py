@@ -66,12 +66,12 @@ class Verifier:
         return True
 
 
-@dataclass(frozen=True, slots=True)
 class Signer:
     """A private key by name, written ``PRIVATE+KEY+name+hash+key``."""
 
-    name: str
-    seed: bytes
+    def __init__(self, name: str, seed: bytes) -> None:
+        self._key = Ed25519PrivateKey.from_private_bytes(seed)
+        self.verifier = Verifier(name, self._key.public_key().public_bytes_raw())
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -83,23 +83,17 @@ class Signer:
             raise ValueError("cannot read private key: it does not match its own hash")
         return signer
 
-    def __str__(self) -> str:
-        return f"<signer {self.verifier}>"
+    def __repr__(self) -> str:
+        return f"<Signer {self.verifier}>"
 
-    __repr__ = __str__
+    @property
+    def name(self) -> str:
+        return self.verifier.name
 
     def reveal(self) -> str:
         """The private key as text, for the one file it is kept in."""
-        key = _encode(_ED25519 + self.seed)
+        key = _encode(_ED25519 + self._key.private_bytes_raw())
         return f"PRIVATE+KEY+{self.name}+{self.verifier.id.hex()}+{key}"
-
-    @property
-    def verifier(self) -> Verifier:
-        return Verifier(self.name, self._key.public_key().public_bytes_raw())
-
-    @property
-    def _key(self) -> Ed25519PrivateKey:
-        return Ed25519PrivateKey.from_private_bytes(self.seed)
 
     def sign(self, text: str) -> str:
         """A note: the text, an empty line, one signature line."""

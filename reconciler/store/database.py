@@ -8,19 +8,29 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, text
+from sqlalchemy import (
+    URL,
+    Connection,
+    Engine,
+    Table,
+    create_engine,
+    event,
+    inspect,
+    text,
+)
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
 from reconciler.store.tables import SCHEMA
 from schemas.errors import FoundryError, PermanentError, TemporaryError
 
-__all__ = ["connect", "explain", "migrate", "reading", "writing"]
+__all__ = ["connect", "explain", "migrate", "put", "reading", "writing"]
 
 MIGRATIONS = Path(__file__).resolve().parent.parent / "migrations"
 _MIGRATION_LOCK = 0x62756401
@@ -124,6 +134,23 @@ def writing(database: Engine | Connection, doing: str) -> Iterator[Connection]:
         database.execution_options(writes=True)
         with explain(doing), database.begin():
             yield database
+
+
+def put(
+    connection: Connection, table: Table, row: Mapping[str, Any], *, replace: bool
+) -> None:
+    """Insert a row; where its key is taken, replace what is there or leave it."""
+    statement: sqlite.Insert | postgresql.Insert = (
+        sqlite.insert(table).values(row)
+        if connection.dialect.name == "sqlite"
+        else postgresql.insert(table).values(row)
+    )
+    key = list(table.primary_key)
+    connection.execute(
+        statement.on_conflict_do_update(index_elements=key, set_=row)
+        if replace
+        else statement.on_conflict_do_nothing(index_elements=key)
+    )
 
 
 @contextmanager

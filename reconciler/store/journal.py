@@ -13,8 +13,8 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Future
-from dataclasses import dataclass, field, replace
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from datetime import datetime
 from queue import Empty, SimpleQueue
 
@@ -48,6 +48,10 @@ _KEEP_EVERY = 1024
 signed again, for their roots can be computed again."""
 
 
+_Answer = tuple[Entry, ...] | Exception
+_Waiter = asyncio.Future[tuple[Entry, ...]]
+
+
 @dataclass(frozen=True, slots=True)
 class _Request:
     entries: tuple[Entry, ...]
@@ -55,7 +59,7 @@ class _Request:
     changes: dict[Key, Owned | None]
     """None: the row leaves."""
     at: datetime
-    done: Future[tuple[Entry, ...]] = field(default_factory=Future)
+    done: _Waiter
 
 
 class Journal:
@@ -127,12 +131,12 @@ class Journal:
             raise PermanentError(str(error)) from error
         if not entries:
             raise PermanentError("cannot change inventory: no entry says why")
-        request = _Request(entries, changes, now)
+        done: _Waiter = asyncio.get_running_loop().create_future()
         with self._submitting:
             if self._closed:
                 raise PermanentError("cannot append to ledger: the journal is closed")
-            self._queue.put(request)
-        return await asyncio.wrap_future(request.done)
+            self._queue.put(_Request(entries, changes, now, done))
+        return await done
 
     def close(self) -> None:
         """Write what is waiting, then stop."""
@@ -152,19 +156,25 @@ class Journal:
                 pass
             closing = None in waiting
             # Whoever stopped waiting before its turn gets nothing written.
-            batch = [r for r in waiting if r and r.done.set_running_or_notify_cancel()]
+            batch = [r for r in waiting if r and not r.done.cancelled()]
             if batch:
                 self._answer(batch)
 
     def _answer(self, batch: list[_Request]) -> None:
+        answers: list[_Answer]
         try:
-            written = self._commit(batch)
+            answers = [*self._commit(batch)]
         except Exception as error:  # noqa: BLE001  a waiter must get an answer
-            for request in batch:
-                request.done.set_exception(error)
-        else:
-            for request, entries in zip(batch, written, strict=True):
-                request.done.set_result(entries)
+            answers = [error] * len(batch)
+        # One wake-up for each loop, not for each waiter: a wake-up costs a system
+        # call, and the writer holds back the next batch meanwhile.
+        waiters = [r.done for r in batch]
+        for loop in {waiter.get_loop() for waiter in waiters}:
+            told = [
+                p for p in zip(waiters, answers, strict=True) if p[0].get_loop() is loop
+            ]
+            with suppress(RuntimeError):  # a closed loop has nobody waiting any more
+                loop.call_soon_threadsafe(_tell, told)
 
     def _commit(self, batch: list[_Request]) -> list[tuple[Entry, ...]]:
         if self._failure is not None:
@@ -218,6 +228,16 @@ class Journal:
             transaction.execute(
                 insert(checkpoints), {"size": checkpoint.size, "note": checkpoint.note}
             )
+
+
+def _tell(told: list[tuple[_Waiter, _Answer]]) -> None:
+    for waiter, answer in told:
+        if waiter.done():  # it stopped waiting; what was written stays written
+            continue
+        if isinstance(answer, Exception):
+            waiter.set_exception(answer)
+        else:
+            waiter.set_result(answer)
 
 
 _LEAVE = delete(inventory).where(

@@ -24,7 +24,6 @@ from reconciler.ledger import (
     Verifier,
     link,
     open_checkpoint,
-    parse,
     prove_consistency,
     prove_inclusion,
     sign_checkpoint,
@@ -39,6 +38,7 @@ from reconciler.ledger.merkle import (
 from reconciler.ledger.merkle import root as merkle_root
 from reconciler.store.database import reading
 from reconciler.store.key import create_key, read_key
+from reconciler.store.rows import check_row, to_entry
 from reconciler.store.tables import checkpoints, ledger
 from schemas.errors import ChainBrokenError, PermanentError
 
@@ -79,7 +79,7 @@ class Log:
         if target:
             found = found.where(ledger.c.target == target)
         with reading(self._engine, "read ledger") as connection:
-            return [_entry(*row) for row in connection.execute(found.limit(limit))]
+            return [to_entry(*row) for row in connection.execute(found.limit(limit))]
 
     def lines(self) -> Iterator[bytes]:
         """Every line, oldest first, as `verify` reads them back."""
@@ -156,7 +156,7 @@ class Log:
             with _stream(connection, select(ledger)) as found:
                 for row in found:
                     replay.feed(row.line)
-                    _check_row(row, replay)
+                    check_row(row, replay)
         head = replay.finish()
         if head.witnessed < head.size:
             raise ChainBrokenError(
@@ -189,7 +189,7 @@ class Log:
                 expected=head.root.hex() if head else "",
                 found=tree.root().hex(),
             )
-        prev = bytes.fromhex(_entry(last.seq, last.line).prev)
+        prev = bytes.fromhex(to_entry(last.seq, last.line).prev)
         if (link(prev, last.line), leaf_hash(last.line)) != (
             last.hash,
             nodes(0, last.seq),
@@ -246,31 +246,3 @@ def _nodes(connection: Connection) -> Nodes:
         return node
 
     return read
-
-
-def _entry(seq: int, line: bytes) -> Entry:
-    try:
-        return parse(line)
-    except ValueError as error:
-        raise ChainBrokenError(f"cannot read entry {seq}: {error}", seq=seq) from error
-
-
-def _check_row(row: Row[Any], replay: Replay) -> None:
-    """What is kept beside a line for speed must be what the line says."""
-    fields = replay.fields
-    expected = (
-        fields["seq"],
-        replay.hash,
-        b"".join(replay.nodes),
-        fields["plan"],
-        fields["target"],
-    )
-    found = (row.seq, row.hash, row.nodes, row.plan, row.target)
-    if found != expected:
-        seq = fields["seq"]
-        raise ChainBrokenError(
-            f"cannot verify entry {seq}: its row says something else than its line",
-            seq=seq,
-            expected=str(expected),
-            found=str(found),
-        )

@@ -7,18 +7,50 @@ from typing import Any
 
 from sqlalchemy import Row
 
-from reconciler.ledger import Entry
+from reconciler.ledger import Entry, Replay, parse
 from reconciler.store.values import Owned, Ownership, Suspension
 from reconciler.values import Key, Unit
+from schemas.errors import ChainBrokenError
 from schemas.objects import Ref
 
 __all__ = [
+    "check_row",
     "of_entry",
     "of_key",
     "of_owned",
+    "of_suspension",
+    "to_entry",
     "to_owned",
     "to_suspension",
 ]
+
+
+def to_entry(seq: int, line: bytes) -> Entry:
+    try:
+        return parse(line)
+    except ValueError as error:
+        raise ChainBrokenError(f"cannot read entry {seq}: {error}", seq=seq) from error
+
+
+def check_row(row: Row[Any], replay: Replay) -> None:
+    """What is kept beside a line for speed must be what the line says."""
+    fields = replay.fields
+    expected = (
+        fields["seq"],
+        replay.hash,
+        b"".join(replay.nodes),
+        fields["plan"],
+        fields["target"],
+    )
+    found = (row.seq, row.hash, row.nodes, row.plan, row.target)
+    if found != expected:
+        seq = fields["seq"]
+        raise ChainBrokenError(
+            f"cannot verify entry {seq}: its row says something else than its line",
+            seq=seq,
+            expected=str(expected),
+            found=str(found),
+        )
 
 
 def of_entry(
@@ -76,6 +108,17 @@ def to_owned(row: Row[Any]) -> Owned:
         version=row.version,
         updated_at=row.updated_at,
     )
+
+
+def of_suspension(suspension: Suspension) -> dict[str, object]:
+    return {
+        "kind": suspension.ref.kind,
+        "project": suspension.ref.project,
+        "name": suspension.ref.name,
+        "reason": suspension.reason,
+        "actor": suspension.actor,
+        "expires_at": suspension.expires_at,
+    }
 
 
 def to_suspension(row: Row[Any]) -> Suspension:

@@ -14,10 +14,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Self
 
-from sqlalchemy import ColumnElement, Engine, and_, delete, insert, select, update
+from sqlalchemy import Engine, delete, insert, select, update
 
 from reconciler.store import database, leadership, rows, tables
-from reconciler.store.database import reading, writing
+from reconciler.store.database import put, reading, writing
 from reconciler.store.journal import Journal
 from reconciler.store.log import Log
 from reconciler.store.values import (
@@ -114,16 +114,9 @@ class Store:
 
     def save_plan(self, digest: str, document: bytes) -> None:
         """Keep a plan to be used once; the same plan again changes nothing."""
-        plans = tables.plans
+        row = {"digest": digest, "document": document, "created_at": self._clock()}
         with writing(self._engine, "save plan") as connection:
-            if connection.execute(
-                select(plans.c.digest).where(plans.c.digest == digest)
-            ).first():
-                return
-            connection.execute(
-                insert(plans),
-                {"digest": digest, "document": document, "created_at": self._clock()},
-            )
+            put(connection, tables.plans, row, replace=False)
 
     def plan(self, digest: str) -> SavedPlan | None:
         with reading(self._engine, "read plan") as connection:
@@ -183,26 +176,20 @@ class Store:
 
     def suspend(self, suspension: Suspension) -> None:
         """Leave an object alone until the suspension expires; replaces an earlier one."""
-        ref = suspension.ref
+        row = rows.of_suspension(suspension)
         with writing(self._engine, "suspend") as connection:
-            connection.execute(delete(tables.suspensions).where(_of(ref)))
-            connection.execute(
-                insert(tables.suspensions),
-                {
-                    "kind": ref.kind,
-                    "project": ref.project,
-                    "name": ref.name,
-                    "reason": suspension.reason,
-                    "actor": suspension.actor,
-                    "expires_at": suspension.expires_at,
-                },
-            )
+            put(connection, tables.suspensions, row, replace=True)
 
     def resume(self, ref: Ref) -> bool:
         """Whether it was suspended."""
+        columns = tables.suspensions.c
+        ended = delete(tables.suspensions).where(
+            columns.kind == ref.kind,
+            columns.project == ref.project,
+            columns.name == ref.name,
+        )
         with writing(self._engine, "resume") as connection:
-            ended = connection.execute(delete(tables.suspensions).where(_of(ref)))
-            return ended.rowcount == 1
+            return connection.execute(ended).rowcount == 1
 
     def suspensions(self, now: datetime) -> dict[Ref, Suspension]:
         """Those in force."""
@@ -216,10 +203,7 @@ class Store:
     def freeze(self, frozen: Frozen) -> None:
         """Never apply this digest again by itself; replaces an earlier reason."""
         with writing(self._engine, "freeze") as connection:
-            connection.execute(
-                delete(tables.frozen).where(tables.frozen.c.digest == frozen.digest)
-            )
-            connection.execute(insert(tables.frozen), asdict(frozen))
+            put(connection, tables.frozen, asdict(frozen), replace=True)
 
     def thaw(self, digest: str) -> bool:
         """Whether it was frozen."""
@@ -233,12 +217,3 @@ class Store:
         with reading(self._engine, "read frozen") as connection:
             found = connection.execute(select(tables.frozen)).mappings()
             return {row.digest: Frozen(**row) for row in found}
-
-
-def _of(ref: Ref) -> ColumnElement[bool]:
-    columns = tables.suspensions.c
-    return and_(
-        columns.kind == ref.kind,
-        columns.project == ref.project,
-        columns.name == ref.name,
-    )

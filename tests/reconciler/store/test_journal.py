@@ -15,7 +15,7 @@ from reconciler.ledger import Draft
 from reconciler.store import Journal, Owned, Ownership, Store
 from reconciler.store.database import writing
 from reconciler.values import Key
-from schemas.errors import PermanentError
+from schemas.errors import PermanentError, TemporaryError
 
 Drafts = Callable[..., Draft]
 Owneds = Callable[..., Owned]
@@ -126,6 +126,21 @@ async def test_a_failed_write_leaves_nothing_and_ends_the_journal(
     with store.lead("a") as journal:
         (entry,) = await journal.settle([draft()])
     assert entry.seq == 1
+
+
+async def test_a_turn_that_never_came_can_be_taken_again(
+    url: str, store: Store, draft: Drafts
+) -> None:
+    impatient = "PRAGMA busy_timeout=1" if "sqlite" in url else "SET lock_timeout='1ms'"
+    with store.lead("a") as journal:
+        with journal._connection.begin():
+            journal._connection.exec_driver_sql(impatient)
+        with blocked(store), pytest.raises(TemporaryError, match="cannot append"):
+            await journal.settle([draft()])
+        (entry,) = await journal.settle([draft()])
+
+    assert entry.seq == 0
+    assert store.log.verify().size == 1
 
 
 async def test_a_draft_that_cannot_be_recorded_fails_alone(

@@ -27,6 +27,13 @@ def test_the_same_plan_again_changes_nothing(store: Store) -> None:
     assert store.plan("digest") == first
 
 
+def test_the_same_plan_can_be_saved_by_many_at_once(store: Store) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: store.save_plan("digest", b"plan"), range(8)))
+
+    assert store.use_plan("digest", "a").document == b"plan"
+
+
 def test_of_two_consumers_of_a_plan_one_wins(store: Store) -> None:
     store.save_plan("digest", b"plan")
 
