@@ -106,7 +106,7 @@ def main() -> None:
         files = write(root, documents)
         texts = [file.read_bytes() for file in files]
         size = sum(map(len, texts))
-        print(f"{len(files):,} documents, {size:,} bytes, best of {ROUNDS}")
+        print(f"{len(files):,} documents, {size:,} bytes, processor time, best of {ROUNDS}")
 
         floor = best(lambda: [yaml.load(t, yaml.CSafeLoader) for t in texts])
         full = best(lambda: validate(root, COMMIT))
@@ -163,9 +163,9 @@ def best(run: Callable[[], object]) -> float:
     found = []
     for _ in range(ROUNDS):
         gc.collect()
-        start = time.perf_counter()
+        start = time.process_time()
         run()
-        found.append(time.perf_counter() - start)
+        found.append(time.process_time() - start)
     return min(found)
 
 

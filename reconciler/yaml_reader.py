@@ -15,6 +15,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Never
 
 from yaml import CSafeLoader, MarkedYAMLError, YAMLError
@@ -76,9 +77,14 @@ def read_yaml(
 
 def child(path: str, key: str) -> str:
     """The path of a field below ``path``; a key that is no plain word is quoted."""
-    if not (key.isascii() and key.replace("-", "_").isidentifier()):
-        return f"{path}[{json.dumps(key)}]"
-    return f"{path}.{key}" if path else key
+    step = _step(key)
+    return path + step if path else step.removeprefix(".")
+
+
+@lru_cache(4096)  # the same few hundred names make up every file
+def _step(key: str) -> str:
+    plain = key.isascii() and key.replace("-", "_").isidentifier()
+    return f".{key}" if plain else f"[{json.dumps(key)}]"
 
 
 class Places(Mapping[str, Position]):
@@ -112,7 +118,8 @@ class Places(Mapping[str, Position]):
         if self._found is None:
             composer = _Composer(self._data, self._file, self._budget)
             composer.document()
-            self._found, self._plain = composer.places, composer.plain
+            self._found = {at: _position(m) for at, m in composer.marks.items()}
+            self._plain = composer.plain
         return self._found
 
 
@@ -128,7 +135,7 @@ class _Composer:
 
     __slots__ = (
         "_anchors", "_budget", "_data", "_deepest", "_file", "_next", "_nodes",
-        "_problems", "places", "plain",
+        "_problems", "marks", "plain",
     )  # fmt: skip
 
     def __init__(self, data: bytes, file: str, budget: Budget) -> None:
@@ -136,7 +143,7 @@ class _Composer:
         self._problems: list[Problem] = []
         self._anchors: dict[str, _Anchor | None] = {}
         self._nodes = self._deepest = 0
-        self.places: dict[str, Position] = {}
+        self.marks: dict[str, Any] = {}
         self.plain: dict[str, str] = {}
 
     def document(self) -> dict[str, Any]:
@@ -209,8 +216,7 @@ class _Composer:
         return root
 
     def _node(self, event: Any, path: str, depth: int) -> Any:
-        mark = event.start_mark
-        self.places[path] = (mark.line + 1, mark.column + 1)
+        self.marks[path] = event.start_mark
         self._spend(1, depth, path)
         kind = type(event)
         if kind is AliasEvent:
@@ -253,28 +259,31 @@ class _Composer:
         fields: dict[str, Any] = {}
         event: Any
         while type(event := self._next()) is not MappingEndEvent:
-            position = _position(event.start_mark)
+            mark = event.start_mark
             if type(event) is not ScalarEvent:
-                self._refuse("cannot use a key that is not text", position=position)
+                self._refuse(
+                    "cannot use a key that is not text", position=_position(mark)
+                )
             key: str = event.value
             inner = child(path, key)
             if len(inner) > self._budget.path:
                 self._refuse(
                     f"cannot use a key of {len(key):,} characters: the path of the "
                     f"field is longer than {self._budget.path:,}",
-                    position=position,
+                    position=_position(mark),
                 )
-            self._check_key(key, fields, inner, position)
-            self.places[f"{inner}#key"] = position
+            if key in fields or key in ("", "<<") or not key.isprintable():
+                self._refuse_key(key, fields, inner, _position(mark))
+            self.marks[f"{inner}#key"] = mark
             fields[key] = self._node(self._next(), inner, depth)
         return fields
 
-    def _check_key(
+    def _refuse_key(
         self, key: str, fields: dict[str, Any], path: str, position: Position
     ) -> None:
-        message = hint = ""
+        message, hint = "cannot use a control character in a key", ""
         if key in fields:
-            first = self.places[f"{path}#key"][0]
+            first = self.marks[f"{path}#key"].line + 1
             message = f"cannot set it twice: first set in line {first}"
             hint = "keep one of the two"
         elif key == "<<":
@@ -282,10 +291,7 @@ class _Composer:
             hint = "write the fields out, or repeat a whole value with an alias"
         elif not key:
             message = "cannot use an empty key"
-        elif not key.isprintable():
-            message = "cannot use a control character in a key"
-        if message:
-            self._problems.append(_problem(self._file, position, path, message, hint))
+        self._problems.append(_problem(self._file, position, path, message, hint))
 
     def _alias(self, name: str, path: str, depth: int) -> Any:
         anchor = self._anchors.get(name)
@@ -299,13 +305,13 @@ class _Composer:
     def _spend(self, nodes: int, depth: int, path: str) -> None:
         self._nodes += nodes
         self._deepest = max(self._deepest, depth)
-        if self._nodes > self._budget.nodes:
-            limit = f"more than {self._budget.nodes:,} values, aliases expanded"
-        elif depth > self._budget.depth:
-            limit = f"more than {self._budget.depth} levels deep"
-        else:
+        if self._nodes <= self._budget.nodes and depth <= self._budget.depth:
             return
-        self._refuse(f"cannot read the file: {limit}", position=self.places[path])
+        limit = f"{self._budget.depth} levels deep"
+        if self._nodes > self._budget.nodes:
+            limit = f"{self._budget.nodes:,} values, aliases expanded"
+        position = _position(self.marks[path])
+        self._refuse(f"cannot read the file: more than {limit}", position=position)
 
     def _scalar(self, text: str, path: str) -> Any:
         value = resolve(text)
@@ -316,7 +322,7 @@ class _Composer:
         return value
 
     def _problem(self, message: str, path: str, hint: str = "") -> None:
-        place = self.places.get(path, (0, 0))
+        place = _position(self.marks[path]) if path in self.marks else (0, 0)
         self._problems.append(_problem(self._file, place, path, message, hint))
 
     def _refuse(

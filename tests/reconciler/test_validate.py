@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from reconciler.validate import validate
 from reconciler.values import Commit
 
@@ -49,3 +51,8 @@ def test_an_object_that_breaks_only_when_merged_is_not_missed_either(
             "cannot leave out precision"
         )
     ]
+
+
+def test_our_own_foundry_is_valid_in_every_environment():
+    documents = validate(Path(__file__).parents[2], COMMIT)
+    assert set(documents.environments) == {"local", "evaluation", "production"}
