@@ -105,34 +105,43 @@ class Answer(Protocol):
 class PlainAnswer:
     """An answer in one piece, held until it is whole or too large for that."""
 
-    __slots__ = ("_framing", "_length", "body", "committed", "head", "usage")
+    __slots__ = ("_framing", "_length", "_parts", "_size", "committed", "head", "usage")
 
     def __init__(self, head: UpstreamHead, framing: Framing) -> None:
         self.head, self._framing = head, framing
-        self.body = b""
+        self._parts: list[bytes] = []
+        self._size = 0
         self.committed = False
         self.usage: Usage | None = None
         length = head.fields.get(b"content-length")
         self._length = int(length) if length is not None else None
 
+    @property
+    def body(self) -> bytes:
+        """What is held: all of it until the commit, then the end."""
+        if len(self._parts) > 1:
+            self._parts = [b"".join(self._parts)]
+        return self._parts[0] if self._parts else b""
+
     def feed(self, data: bytes) -> bytes:
+        self._parts.append(data)
         if self.committed:
-            self.body = (self.body + data)[-_TAIL:]
+            self._parts = [self.body[-_TAIL:]]
             return self._framed(data)
-        self.body = self.body + data if self.body else data
-        if len(self.body) <= HOLD_BYTES:
+        self._size += len(data)
+        if self._size <= HOLD_BYTES:
             return b""
         self.committed = True
-        out = self._framing.head(self.head, length=self._length)
-        out += self._framed(self.body)
-        self.body = self.body[-_TAIL:]
-        return out
+        body = self.body
+        self._parts = [body[-_TAIL:]]
+        return self._framing.head(self.head, length=self._length) + self._framed(body)
 
     def end(self) -> bytes:
-        self.usage = find_usage(self.body[-_TAIL:])
+        body = self.body
+        self.usage = find_usage(body[-_TAIL:])
         if not self.committed:
             self.committed = True
-            return self._framing.head(self.head, length=len(self.body)) + self.body
+            return self._framing.head(self.head, length=len(body)) + body
         return LAST_CHUNK if self._is_chunked else b""
 
     def broken(self, reason: str) -> bytes | None:  # noqa: ARG002  nothing can carry it

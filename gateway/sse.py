@@ -16,7 +16,7 @@ from gateway.usage import Usage, find_usage
 
 __all__ = ["StreamScanner"]
 
-MAX_EVENT = 1 << 20
+MAX_EVENT = 256 * 1024
 """An event larger than this is passed on in pieces rather than held."""
 _DATA = b"data:"
 _DONE = b"data: [DONE]"
