@@ -18,9 +18,10 @@ from reconciler.targets.local.addresses import AddressBook
 from reconciler.targets.local.lifecycle import GRACE_S
 from reconciler.targets.local.processes import Process
 from reconciler.targets.local.records import Instance, Phase, Record, Records, file_name
-from reconciler.targets.local.replicas import TOO_SLOW, Replicas, Say
+from reconciler.targets.local.replicas import TOO_SLOW, Replicas
 from reconciler.targets.local.requests import Requests
 from reconciler.targets.local.rollout import Want, next_step
+from reconciler.targets.local.spawner import Say
 from reconciler.targets.local.view import seen
 from reconciler.targets.local.weights import WeightStore
 from reconciler.values import Health, Key, Live, Presence
@@ -78,7 +79,7 @@ class Endpoints:
         """
         launch.require_engine(manifest.program)
         if manifest.program.gpus and manifest.replicas:
-            launch.choose_gpus(self.replicas.gpus(), (), manifest.program.gpus)
+            launch.choose_gpus(self.replicas.spawner.gpus(), (), manifest.program.gpus)
         for adapter in manifest.adapters:
             self.weights.check(adapter.weights)
 
@@ -181,7 +182,7 @@ class Endpoints:
                 await self.replicas.stop(ref, step.stop, say)
                 try:
                     for _ in range(step.start):
-                        self.replicas.start(ref, manifest, argv, say)
+                        self.replicas.spawner.new(ref, manifest, argv, say)
                 except launch.NoDevice:
                     if not (want.max_surge and instances):
                         raise
@@ -202,7 +203,7 @@ class Endpoints:
                 slow = instance.reason.startswith(TOO_SLOW)
                 raise (TemporaryError if slow else PermanentError)(
                     f"cannot start {ref}: {self.replicas.why(instance, requests)}",
-                    hint=f"the whole log is {self.replicas.log_of(instance)}; a start "
+                    hint=f"the whole log is {self.replicas.spawner.log_of(instance)}; a start "
                     "that only takes long needs a larger rollout.readyTimeout",
                 )
 

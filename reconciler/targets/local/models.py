@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 
 from reconciler.targets.local.records import Record, Records
-from reconciler.targets.local.replicas import Say
+from reconciler.targets.local.spawner import Say
 from reconciler.targets.local.weights import WeightStore
 from reconciler.values import Health, Key, Live, Presence
 from schemas.errors import FoundryError, TemporaryError

@@ -147,6 +147,17 @@ class Records:
         path = self.folder_of(ref, instance.id) / "record.json"
         files.write(path, _bytes(instance), label=f"{instance.phase} instance record")
 
+    def move(
+        self, ref: Ref, instance: Instance, *, now: float, **changes: object
+    ) -> Instance:
+        """Write what changed of a replica; a phase begins now."""
+        if "phase" in changes:
+            changes["since"] = now
+        after = instance.model_copy(update=changes)
+        if after != instance:
+            self.write_instance(ref, after)
+        return after
+
     def remove_instance(self, ref: Ref, instance_id: str) -> None:
         """Forget a replica that is confirmed gone."""
         point("before remove instance record")

@@ -11,16 +11,13 @@ to end, and a record removed only once nothing of the process is left.
 
 from __future__ import annotations
 
-import secrets
 import signal
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from pathlib import Path
 from random import Random
 
 from reconciler.faults import point
-from reconciler.targets.local import launch, logs, processes
+from reconciler.targets.local import logs, processes
 from reconciler.targets.local.addresses import AddressBook
 from reconciler.targets.local.lifecycle import (
     STEADY_S,
@@ -32,36 +29,26 @@ from reconciler.targets.local.lifecycle import (
 from reconciler.targets.local.processes import Process, Processes
 from reconciler.targets.local.records import Instance, Phase, Records, file_name
 from reconciler.targets.local.requests import Requests
+from reconciler.targets.local.spawner import Say, Spawner
 from schemas.errors import PermanentError
-from schemas.local import EndpointManifest
 from schemas.objects import Ref
 
-__all__ = ["TOO_SLOW", "Replicas", "Say"]
+__all__ = ["TOO_SLOW", "Replicas"]
 
 TOO_SLOW = "did not answer in time"
 """How the reason of a replica begins that lived, and never answered."""
-
-Say = Callable[[str], None]
-"""Told what happens, in words a person reads."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Quiet:
-    """Since when a draining replica has had no connection."""
-
-    since: float
 
 
 @dataclass(slots=True)
 class Replicas:
     records: Records
     processes: Processes
+    spawner: Spawner
     book: AddressBook
     clock: Callable[[], float]
     random: Random
-    logs_folder: Path
-    gpus: Callable[[], Collection[int]] = launch.gpus
-    _quiet: dict[str, _Quiet] = field(default_factory=dict)
+    _quiet: dict[str, float] = field(default_factory=dict)
+    """Since when each draining replica has had no connection."""
     _told: set[Process] = field(default_factory=set)
     _published: set[Ref] = field(default_factory=set)
 
@@ -73,47 +60,11 @@ class Replicas:
             self._published.add(ref)
         kept = []
         for instance in self.records.instances(ref):
-            found = self._adopted(ref, instance)
+            found = self.spawner.adopted(ref, instance)
             after = await self._move(ref, found, requests, say)
             if after is not None:
                 kept.append(after)
         return kept
-
-    def start(
-        self,
-        ref: Ref,
-        manifest: EndpointManifest,
-        argv: tuple[str, ...],
-        say: Say,
-    ) -> Instance:
-        """Add a replica in the first free slot.
-
-        Raises:
-            TemporaryError: there is no GPU left for it.
-            PermanentError: the system refuses to start it.
-        """
-        record = self.records.read(ref)
-        assert record is not None, "an endpoint is recorded before its replicas"
-        taken = {i.slot for i in self.records.instances(ref)}
-        slot = next(n for n in range(len(taken) + 1) if n not in taken)
-        program = manifest.program
-        devices = self._devices(program.gpus)
-        instance = Instance(
-            id=f"{file_name(ref)}.{record.uid}.{slot}.{secrets.token_hex(4)}",
-            uid=record.uid,
-            slot=slot,
-            port=self._port(ref, slot),
-            revision=manifest.revision,
-            phase=Phase.STARTING,
-            since=self.clock(),
-            argv=argv,
-            env=launch.environment(program, devices),
-            probe=program.probe,
-            gpus=tuple(sorted(devices)),
-            ready_timeout_s=manifest.replacement.ready_timeout_s,
-            drain_timeout_s=manifest.replacement.drain_timeout_s,
-        )
-        return self._spawn(ref, instance, say)
 
     async def stop(self, ref: Ref, ids: Collection[str], say: Say) -> None:
         """Begin to stop replicas: their addresses go now, they go when drained."""
@@ -149,17 +100,13 @@ class Replicas:
 
     def why(self, instance: Instance, requests: Requests) -> str:
         """What keeps a replica from answering, for an error that a person reads."""
-        lines = logs.tail(self.log_of(instance), lines=20, env=instance.env)
+        lines = logs.tail(self.spawner.log_of(instance), lines=20, env=instance.env)
         said = "".join(f"\n  | {line}" for line in lines)
         met = requests.about(instance).why
         reason = instance.reason or (f"not ready yet ({met})" if met else "not ready")
         return f"replica {instance.slot}: {reason}" + (
             f"; the last lines of its log:{said}" if said else "; it logged nothing"
         )
-
-    def log_of(self, instance: Instance) -> Path:
-        project, name, *_ = instance.id.split(".")
-        return self.logs_folder / f"{project}.{name}.{instance.slot}.log"
 
     async def _move(
         self, ref: Ref, instance: Instance, requests: Requests, say: Say
@@ -169,7 +116,7 @@ class Replicas:
                 requests.ask(instance, real=True)
             case Move.CHECK:
                 requests.ask(instance, real=False)
-                logs.bound(self.log_of(instance))
+                logs.bound(self.spawner.log_of(instance))
                 await self._publish(ref)
             case Move.SERVE:
                 say(f"replica {instance.slot} answers on port {instance.port}")
@@ -198,8 +145,8 @@ class Replicas:
         quiet_s = 0.0
         if instance.phase is Phase.DRAINING:
             if instance.id not in self._quiet or processes.connections(instance.port):
-                self._quiet[instance.id] = _Quiet(now)
-            quiet_s = now - self._quiet[instance.id].since
+                self._quiet[instance.id] = now
+            quiet_s = now - self._quiet[instance.id]
         return Facts(
             now=now,
             alive=processes.alive(process),
@@ -210,16 +157,6 @@ class Replicas:
             quiet_s=quiet_s,
             told=process in self._told,
         )
-
-    def _adopted(self, ref: Ref, instance: Instance) -> Instance:
-        """Find the process of a record that was written before it was started."""
-        if instance.pid or instance.phase is Phase.WAITING:
-            return instance
-        members = self.processes.members(instance.id)
-        if not members:
-            return instance
-        first = members[0]
-        return self._write(ref, instance, pid=first.pid, started=first.started)
 
     async def _bury(self, ref: Ref, instance: Instance, say: Say) -> Instance:
         now = self.clock()
@@ -242,51 +179,20 @@ class Replicas:
         return after
 
     def _restart(self, ref: Ref, instance: Instance, say: Say) -> Instance:
-        """Start it again; never beside a process of it that lives."""
-        if members := self.processes.members(instance.id):
-            first = members[0]
-            return self._write(
-                ref,
-                instance,
-                phase=Phase.STARTING,
-                pid=first.pid,
-                started=first.started,
-            )
-        port = self._port(ref, instance.slot)
-        again = instance.model_copy(
-            update={"phase": Phase.STARTING, "since": self.clock(), "port": port}
-        )
         try:
-            return self._spawn(ref, again, say)
+            return self.spawner.again(ref, instance, say)
         except PermanentError as error:
             # Somebody may be installing it this minute; the backoff bounds the tries.
-            delay = backoff_s(instance.failures + 1, self.random.random())
+            failures, now = instance.failures + 1, self.clock()
+            delay_s = backoff_s(failures, self.random.random())
             return self._write(
                 ref,
                 instance,
                 phase=Phase.WAITING,
-                failures=instance.failures + 1,
-                retry_at=self.clock() + delay,
+                failures=failures,
+                retry_at=now + delay_s,
                 reason=str(error),
             )
-
-    def _spawn(self, ref: Ref, instance: Instance, say: Say) -> Instance:
-        instance = instance.model_copy(update={"pid": 0, "started": 0, "reason": ""})
-        self.records.write_instance(ref, instance)
-        log = self.log_of(instance)
-        when = datetime.fromtimestamp(self.clock(), UTC).isoformat(timespec="seconds")
-        logs.mark(log, f"{when} {instance.id} on port {instance.port}")
-        say(f"starting replica {instance.slot} on port {instance.port}")
-        point("before spawn")
-        process = self.processes.spawn(
-            launch.with_port(instance.argv, instance.port),
-            env=instance.env,
-            instance=instance.id,
-            folder=self.records.folder_of(ref, instance.id),
-            log=log,
-        )
-        point("after spawn")
-        return self._write(ref, instance, pid=process.pid, started=process.started)
 
     async def _terminate(self, ref: Ref, instance: Instance) -> Instance:
         await self._publish(ref)
@@ -302,12 +208,9 @@ class Replicas:
     def _kill(self, ref: Ref, instance: Instance, requests: Requests) -> Instance:
         if instance.phase is not Phase.STOPPING:
             met = requests.about(instance).why
-            silent = (
-                TOO_SLOW
-                if instance.phase is Phase.STARTING
-                else ("hangs: it no longer answers")
-            )
-            reason = silent + (f" ({met})" if met else "")
+            starting = instance.phase is Phase.STARTING
+            reason = TOO_SLOW if starting else "it hangs: it no longer answers"
+            reason += f" ({met})" if met else ""
             instance = self._write(ref, instance, reason=reason)
         point("before kill")
         self._kill_rest(instance)
@@ -320,38 +223,10 @@ class Replicas:
         self.end(self.processes.members(instance.id), signal.SIGKILL)
 
     def _write(self, ref: Ref, instance: Instance, **changes: object) -> Instance:
-        if "phase" in changes:
-            changes["since"] = self.clock()
-        after = instance.model_copy(update=changes)
-        if after != instance:
-            self.records.write_instance(ref, after)
-        return after
+        return self.records.move(ref, instance, now=self.clock(), **changes)
 
     async def _publish(self, ref: Ref) -> None:
         await self.book.publish(ref, self.records.instances(ref))
-
-    def _port(self, ref: Ref, slot: int) -> int:
-        """The slot's own port, or a new one if a stranger listens on it."""
-        record = self.records.read(ref)
-        assert record is not None, "an endpoint is recorded before its replicas"
-        port = record.ports.get(slot)
-        if port is None or not processes.is_free(port):
-            port = processes.free_port()
-            ports = {**record.ports, slot: port}
-            record = record.model_copy(update={"ports": ports})
-            self.records.write(ref, record, label="ports in")
-        return port
-
-    def _devices(self, need: int) -> set[int]:
-        if not need:
-            return set()
-        used = {
-            device
-            for ref in self.records.all("Endpoint")
-            for instance in self.records.instances(ref)
-            for device in instance.gpus
-        }
-        return launch.choose_gpus(self.gpus(), used, need)
 
 
 def _ended(instance: Instance) -> str:

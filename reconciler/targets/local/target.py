@@ -24,7 +24,8 @@ from reconciler.targets.local.endpoints import Endpoints, Scan
 from reconciler.targets.local.models import Models
 from reconciler.targets.local.processes import Processes
 from reconciler.targets.local.records import Records, file_name
-from reconciler.targets.local.replicas import Replicas, Say
+from reconciler.targets.local.replicas import Replicas
+from reconciler.targets.local.spawner import Say, Spawner
 from reconciler.targets.local.supervisor import Supervisor
 from reconciler.targets.local.weights import WeightStore
 from reconciler.targets.precondition import check_precondition
@@ -67,8 +68,13 @@ class LocalTarget:
             book=book,
             clock=clock,
             random=jitter or random.Random(),  # noqa: S311 - spreads restarts only
-            logs_folder=home / "logs",
-            gpus=gpus,
+            spawner=Spawner(
+                records=self._records,
+                processes=self._processes,
+                clock=clock,
+                logs_folder=home / "logs",
+                gpus=gpus,
+            ),
         )
         self._endpoints = Endpoints(self._records, self._replicas, book, weights)
         self._models = Models(self._records, weights)

@@ -13,24 +13,17 @@ place of the weights when an Endpoint starts.
 from __future__ import annotations
 
 import asyncio
-import os
 import shutil
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from contextlib import AbstractAsyncContextManager
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from reconciler.faults import point
 from reconciler.targets.local import files
 from reconciler.targets.local.digest import digest_path
 from reconciler.targets.local.hub import download_repository
-from reconciler.targets.local.packages import (
-    Package,
-    Part,
-    Report,
-    mebibytes,
-    obtain,
-    within,
-)
+from reconciler.targets.local.packages import Report, mebibytes, obtain, within
+from reconciler.targets.local.unpacking import take, unpack
 from schemas.errors import PermanentError, TemporaryError
 from schemas.local import Weights
 from schemas.model import PackageSource, PathSource
@@ -67,7 +60,7 @@ class WeightStore:
         if source.path is not None:
             self._in_place(source.path)
         elif not self.present(weights):
-            self._require_room(_RESERVE)
+            self._require_room(0)
 
     def present(self, weights: Weights) -> bool:
         """Tell whether the files are there, complete; cheap enough for every look."""
@@ -195,7 +188,7 @@ class WeightStore:
         names = source.parts or (source.name,)
         packages = []
         for number, name in enumerate(names, 1):
-            self._require_room(_RESERVE)
+            self._require_room(0)
             what = f"downloading part {number} of {len(names)}"
             report(what)
             packages.append(
@@ -212,44 +205,19 @@ class WeightStore:
         shutil.rmtree(target, ignore_errors=True)
         report("unpacking the weights")
         await asyncio.to_thread(
-            self._unpack, source, packages, target / f"model.{weights.format}"
+            unpack,
+            source,
+            packages,
+            target / f"model.{weights.format}",
+            self._require_room,
         )
         if source.parts:
-            await asyncio.to_thread(_take, about, about.parts(), partial / "about", ())
-
-    def _unpack(
-        self, source: PackageSource, packages: list[Package], joined: Path
-    ) -> None:
-        if source.root is not None:
-            prefix = PurePosixPath(source.root).parts
-            package = packages[0]
-            inside = [
-                part
-                for part in package.files()
-                if part.path.parts[1 : 1 + len(prefix)] == prefix
-                or part.path.parts[: len(prefix)] == prefix
-            ]
-            if not inside:
-                raise PermanentError(
-                    f"cannot find {source.root} in package {package.name}",
-                    hint="root is a folder of data files inside the package",
-                )
-            self._require_room(_RESERVE + sum(part.size for part in inside))
-            _take(package, inside, joined.parent, prefix)
-            return
-        chosen = [(package, _only_part(package)) for package in packages]
-        self._require_room(_RESERVE + sum(part.size for _, part in chosen))
-        joined.parent.mkdir(parents=True)
-        with joined.open("wb") as out:
-            for package, part in chosen:
-                with package.open(part) as data:
-                    shutil.copyfileobj(data, out, _CHUNK)
-            out.flush()
-            os.fsync(out.fileno())
+            await asyncio.to_thread(take, about, about.parts(), partial / "about")
 
     def _require_room(self, need: int) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(self._folder).free
+        need += _RESERVE
         if free < need:
             raise TemporaryError(
                 f"cannot fetch weights: {mebibytes(free)} of disk are free, "
@@ -264,33 +232,6 @@ def _content(root: Path, weights: Weights) -> Path:
         found = sorted(root.rglob("*.gguf"))
         return found[0] if len(found) == 1 else root
     return root
-
-
-def _only_part(package: Package) -> Part:
-    parts = package.parts()
-    if len(parts) != 1:
-        raise PermanentError(
-            f"cannot join package {package.name}: it holds {len(parts)} data files, "
-            "not one",
-            hint="name it as root: a folder, instead of parts",
-        )
-    return parts[0]
-
-
-def _take(
-    package: Package, parts: Iterable[Part], target: Path, prefix: tuple[str, ...]
-) -> None:
-    """Copy files out of a package, below ``target``, without what leads to them."""
-    for part in parts:
-        names = part.path.parts
-        bare = bool(prefix) and names[: len(prefix)] == prefix
-        skipped = len(prefix) if bare else 1 + len(prefix)
-        place = target.joinpath(*names[skipped:])
-        place.parent.mkdir(parents=True, exist_ok=True)
-        with package.open(part) as data, place.open("wb") as out:
-            shutil.copyfileobj(data, out, _CHUNK)
-            out.flush()
-            os.fsync(out.fileno())
 
 
 def _convert(source: Path, target: Path) -> None:
