@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -102,7 +102,7 @@ class _Tree:
     spec: dict[Ref, Document] = field(default_factory=dict)
     environments: dict[str, Document] = field(default_factory=dict)
     overlays: dict[str, dict[Ref, Document]] = field(default_factory=dict)
-    locks: dict[str, dict[str, Any]] = field(default_factory=dict)
+    locks: dict[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def files(self, folder: str) -> Iterator[str]:
         """Every file below a folder of the root, sorted, links followed inside."""
@@ -220,9 +220,15 @@ class _Tree:
     def _take_lock(self, file: str, environment: str) -> None:
         try:
             data = self._bytes(file, _LOCK_BUDGET)
-            self.locks[environment] = read_yaml(data, file, _LOCK_BUDGET)[0]
+            known = self.cache.get(file)
+            if known is None or known[0] != data:
+                content, places = read_yaml(data, file, _LOCK_BUDGET)
+                known = (data, Document(file=file, content=content, places=places))
         except SpecError as error:
             self.problems.extend(error.problems)
+            return
+        self.fresh[file] = known
+        self.locks[environment] = known[1].content
 
     def _bytes(self, file: str, budget: Budget) -> bytes:
         try:

@@ -25,7 +25,7 @@ from reconciler.observe import observe
 from reconciler.overlay import overlay
 from reconciler.plan import Plan, plan
 from reconciler.render import Renderer
-from reconciler.resolve import resolve
+from reconciler.resolve import Memo, resolve
 from reconciler.source import Tree
 from reconciler.store import Journal, Store
 from reconciler.targets.base import Progress, Target
@@ -61,6 +61,7 @@ class Pipeline:
     clock: Callable[[], datetime]
     mask: Callable[[str], str] = str
     _files: reading.Cache = field(default_factory=dict)
+    _resolved: Memo = field(default_factory=Memo)
     _renderer: Renderer = field(default_factory=Renderer)
 
     def desire(self, tree: Tree) -> Desired:
@@ -78,7 +79,7 @@ class Pipeline:
     async def prepare(self, tree: Tree) -> Prepared:
         """From a checkout to a plan. Reads, and changes nothing."""
         desired = self.desire(tree)
-        resolved = resolve(desired, self.catalog)
+        resolved = resolve(desired, self.catalog, memo=self._resolved)
         rendered = self._renderer.render(resolved)
         made, observed = await self.compare(
             tree.commit, desired.environment.spec, rendered, _inputs(desired, rendered)

@@ -8,8 +8,9 @@ An object whose inputs are the same as last time is not rendered again.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TypeVar
 
@@ -50,8 +51,11 @@ class Renderer:
                 self.rendered += 1
             units[key] = known[1]
         self._memo = {key: self._memo[key] for key in units}
+        by_ref: dict[Ref, list[Key]] = defaultdict(list)
+        for key in units:
+            by_ref[key.ref].append(key)
         return Rendered(
-            units={key: _placed(unit, resolved, units) for key, unit in units.items()}
+            units={k: _placed(unit, resolved, by_ref) for k, unit in units.items()}
         )
 
 
@@ -127,26 +131,24 @@ def _models(resolved: Resolved) -> Iterator[Part]:
         yield Key("local", ref), (model,), partial(local.render_model, model)
 
 
-def _placed(unit: Unit, resolved: Resolved, units: dict[Key, Unit]) -> Unit:
+def _placed(unit: Unit, resolved: Resolved, by_ref: Mapping[Ref, list[Key]]) -> Unit:
     """Add what must be servable first."""
     key, desired = unit.key, resolved.desired
     item = desired.objects.get(key.ref)
     if item is None:
         return unit
-    after = set[Key]()
     if key.target == "gateway" and isinstance(item, Endpoint):
         # Its own processes, wherever they run.
-        after = {other for other in units if other.ref == key.ref and other != key}
+        after = [other for other in by_ref[key.ref] if other != key]
     else:
-        for _, named in references(item):
-            found = resolve_ref(desired, named)
-            after.add(Key(key.target, found))
-    return Unit(
-        key=key,
-        content=unit.content,
-        digest=unit.digest,
-        after=tuple(sorted(k for k in after if k in units)),
-    )
+        named = {resolve_ref(desired, ref) for _, ref in references(item)}
+        after = [
+            other
+            for ref in named
+            for other in by_ref.get(ref, ())
+            if other.target == key.target
+        ]
+    return replace(unit, after=tuple(sorted(after)))
 
 
 def resolve_ref(desired: Desired, ref: Ref) -> Ref:

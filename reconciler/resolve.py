@@ -8,12 +8,12 @@ every other entry as it is.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
 
 from reconciler.lock import Entry, Lock, entry, parse, stale
 from reconciler.optimizer import optimizer_for
-from reconciler.optimizer.posing import inputs_of, task_of
+from reconciler.optimizer.posing import clusters_of, inputs_of, model_of, task_of
 from reconciler.optimizer.task import Candidate, Infeasible, Optimizer, Task
 from reconciler.values import Desired, Resolved
 from schemas.catalog import Catalog
@@ -22,7 +22,19 @@ from schemas.errors import PermanentError, Problem, SpecError
 from schemas.objects import Ref
 from schemas.resolution import Resolution
 
-__all__ = ["Question", "questions", "resolve", "solve"]
+__all__ = ["Memo", "Question", "questions", "resolve", "solve"]
+
+
+Values = tuple[object, ...]
+
+
+@dataclass(slots=True)
+class Memo:
+    """What `resolve` found last time; it belongs to one environment."""
+
+    data: Mapping[str, object] | None = None
+    lock: Lock = field(default_factory=lambda: Lock(entries={}))
+    answers: dict[Ref, tuple[Values, Resolution]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,16 +47,30 @@ class Question:
     inputs: Mapping[str, object]
 
 
-def resolve(desired: Desired, catalog: Catalog) -> Resolved:
+def resolve(
+    desired: Desired, catalog: Catalog, *, memo: Memo | None = None
+) -> Resolved:
     """Fill every endpoint from the environment's lock.
+
+    With a ``memo``, an endpoint whose file, model, clusters and entry are the same
+    values as last time is not posed again.
 
     Raises:
         SpecError: entries that are missing or stale, each with what moved.
     """
-    lock = _read(desired)
+    memo = Memo() if memo is None else memo
+    if memo.data is not desired.lock:
+        memo.data, memo.lock = desired.lock, _read(desired)
+    lock = memo.lock
     problems: list[Problem] = []
     resolutions: dict[Ref, Resolution] = {}
-    for ref, question in _questions(desired, catalog, problems):
+    seen = dict(_seen(desired, lock))
+    for ref, values in seen.items():
+        before = memo.answers.get(ref)
+        if before is not None and _identical(before[0], values):
+            resolutions[ref] = before[1]
+    new = seen.keys() - resolutions.keys()
+    for ref, question in _questions(desired, catalog, problems, only=new):
         found = lock.entries.get(ref)
         moved = stale(found, question.inputs) if found else ()
         if found is None or moved:
@@ -53,7 +79,23 @@ def resolve(desired: Desired, catalog: Catalog) -> Resolved:
             resolutions[ref] = found.resolution
     if problems:
         raise SpecError(problems)
+    memo.answers = {ref: (seen[ref], resolutions[ref]) for ref in seen}
     return Resolved(desired=desired, resolutions=resolutions)
+
+
+def _seen(desired: Desired, lock: Lock) -> Iterator[tuple[Ref, Values]]:
+    """Everything a resolution is made from, as the very values that were read."""
+    for ref, item in desired.objects.items():
+        if isinstance(item, Endpoint):
+            model = model_of(desired, item)
+            clusters = clusters_of(desired, item)
+            yield ref, (item, model, lock.entries.get(ref), *clusters)
+
+
+def _identical(one: Values, other: Values) -> bool:
+    return len(one) == len(other) and all(
+        a is b for a, b in zip(one, other, strict=True)
+    )
 
 
 def solve(desired: Desired, catalog: Catalog) -> Lock:
@@ -97,10 +139,14 @@ def questions(desired: Desired, catalog: Catalog) -> dict[Ref, Question]:
 
 
 def _questions(
-    desired: Desired, catalog: Catalog, problems: list[Problem]
+    desired: Desired,
+    catalog: Catalog,
+    problems: list[Problem],
+    *,
+    only: Collection[Ref] | None = None,
 ) -> Iterator[tuple[Ref, Question]]:
     for ref, item in sorted(desired.objects.items()):
-        if not isinstance(item, Endpoint):
+        if not isinstance(item, Endpoint) or (only is not None and ref not in only):
             continue
         try:
             task = task_of(desired, item, catalog)

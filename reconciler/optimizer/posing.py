@@ -20,7 +20,7 @@ from schemas.endpoint import Endpoint, EndpointSpec
 from schemas.model import Model
 from schemas.objects import DEFAULT_PROJECT, FoundryObject, Ref
 
-__all__ = ["clusters_of", "inputs_of", "task_of"]
+__all__ = ["clusters_of", "inputs_of", "model_of", "task_of"]
 
 
 def task_of(desired: Desired, endpoint: Endpoint, catalog: Catalog) -> Task:
@@ -30,7 +30,7 @@ def task_of(desired: Desired, endpoint: Endpoint, catalog: Catalog) -> Task:
         PermanentError: the catalog does not know a model, a GPU or an instance.
     """
     spec = endpoint.spec
-    model = _model(desired, endpoint)
+    model = model_of(desired, endpoint)
     pools = tuple(
         pool
         for cluster in clusters_of(desired, endpoint)
@@ -114,7 +114,7 @@ def clusters_of(desired: Desired, endpoint: Endpoint) -> tuple[Cluster, ...]:
     )
 
 
-def _model(desired: Desired, endpoint: Endpoint) -> Model:
+def model_of(desired: Desired, endpoint: Endpoint) -> Model:
     found = _find(desired, "Model", endpoint.metadata.project, endpoint.spec.model)
     assert isinstance(found, Model), "the overlay has checked every reference"
     return found
