@@ -22,7 +22,7 @@ from reconciler.yaml_reader import child
 from schemas.errors import Problem
 from schemas.kinds import KINDS
 
-__all__ = ["PATTERNS", "field_names", "problems_of", "show"]
+__all__ = ["PATTERNS", "field_names", "field_paths", "problems_of", "show"]
 
 _SHOWN = 80
 # Nobody reads more of one file, and each costs a search for the nearest name.
@@ -126,7 +126,7 @@ def show(value: object) -> str:
 def field_names() -> frozenset[str]:
     """Every field that some kind has, as it is written."""
     return frozenset(
-        path.rpartition(".")[2] for kind in KINDS for path in _field_paths(KINDS[kind])
+        path.rpartition(".")[2] for kind in KINDS for path in field_paths(KINDS[kind])
     )
 
 
@@ -177,7 +177,7 @@ def _unknown_field(detail: ErrorDetails, path: str, written: Written) -> Problem
     siblings = _fields(_model_at(KINDS[kind], loc[:-1]))
     elsewhere = [
         p.rpartition(".")[0]
-        for p in _field_paths(KINDS[kind])
+        for p in field_paths(KINDS[kind])
         if p.rpartition(".")[2] == name
     ]
     if elsewhere:
@@ -240,13 +240,14 @@ def _model_in(annotation: Any) -> type[BaseModel] | None:
 
 
 @cache
-def _field_paths(model: type[BaseModel], path: str = "") -> tuple[str, ...]:
+def field_paths(model: type[BaseModel], path: str = "") -> tuple[str, ...]:
+    """The path of every field of a model, without the places in lists."""
     found: list[str] = []
     for name, field in _fields(model).items():
         inner = child(path, name)
         found.append(inner)
         if (below := _model_in(field.annotation)) is not None:
-            found.extend(_field_paths(below, inner))
+            found.extend(field_paths(below, inner))
     return tuple(found)
 
 

@@ -28,8 +28,9 @@ _PLAIN = re.compile(
     | (?P<false>false|False|FALSE)
     | (?P<word>yes|Yes|YES|no|No|NO|on|On|ON|off|Off|OFF)
     | (?P<zero>[-+]?0[0-9]+)
-    | (?P<int>[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+)
-    | (?P<float>[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?)
+    | (?P<int>[-+]?[0-9]+|0x[0-9a-fA-F]+)
+    | (?P<float>(?:[-+]?[0-9]+\.[0-9]*|\.[0-9]+)(?:[eE][-+][0-9]+)?)
+    | (?P<new>0o[0-7]+|[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?)
     | (?P<base60>[-+]?[1-9][0-9_]*(?::[0-5]?[0-9])+(?:\.[0-9_]*)?)
     | (?P<grouped>[-+]?(?:0b[01_]+|0x[0-9a-fA-F_]+|[0-9][0-9_]*(?:\.[0-9_]*)?))
     | (?P<unbounded>[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))
@@ -37,8 +38,8 @@ _PLAIN = re.compile(
     re.VERBOSE,
 ).fullmatch
 _SIGNED_64 = range(-(2**63), 2**63)
-# The longest number of 64 bits is 22 octal digits; int() of more is slow on purpose.
-_LONGEST = len("0o") + 22
+# Longer than any number of 64 bits; int() of very many digits refuses to try.
+_LONGEST = 40
 _SHOWN = 40
 
 
@@ -63,7 +64,7 @@ def resolve(text: str) -> object:
 
 def _integer(text: str) -> int | Ambiguous:
     if len(text) <= _LONGEST:
-        number = int(text, 0 if text[:2] in ("0o", "0x") else 10)
+        number = int(text, 16 if text.startswith("0x") else 10)
         if number in _SIGNED_64:
             return number
     return _ambiguous("int", text)
@@ -85,6 +86,13 @@ def _ambiguous(kind: str, text: str) -> Ambiguous:
         "grouped": (
             "YAML 1.1 takes it for a number, YAML 1.2 for text",
             f"write the number in plain digits, or {quoted}",
+        ),
+        "new": (
+            "YAML 1.1 takes it for text, YAML 1.2 for a number",
+            (
+                "write the number in plain digits, or with a point and a sign such as "
+                f"1.0e+3, or {quoted}"
+            ),
         ),
         "int": ("it does not fit into 64 bits", quoted),
         "float": ("it is no finite number", quoted),

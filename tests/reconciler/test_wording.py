@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from reconciler.document import read_object
-from reconciler.wording import PATTERNS, field_names
+from reconciler.wording import PATTERNS, field_names, field_paths
 from schemas.errors import SpecError
 from schemas.kinds import KINDS, json_schema
-from schemas.objects import Ref
+from schemas.objects import API_VERSION, Ref
 from schemas.units import Quantity
 
 CANARY = "canary-hunter2"
@@ -83,3 +86,52 @@ def test_a_file_that_is_wrong_everywhere_is_told_in_time():
         )
     assert len(caught.value.problems) <= 101
     assert time.perf_counter() - start < 10
+
+
+scalars = (
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**63 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(st.characters(codec="ascii", exclude_categories=["C"]), max_size=8)
+    | st.sampled_from(["1s", "1GiB", "a", "local", "vllm", "Endpoint/*", "0" * 64])
+)
+values = st.recursive(
+    scalars,
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from([*sorted(field_names())]) | st.text("aB.-/ é", max_size=3),
+            inner,
+            max_size=4,
+        )
+    ),
+    max_leaves=8,
+)
+
+
+@given(st.sampled_from([*KINDS]), st.data())
+def test_whatever_is_wrong_has_a_place_and_words(kind, data):
+    names = st.sampled_from([f for f in field_paths(KINDS[kind]) if f.count(".") == 1])
+    spec = {
+        name.removeprefix("spec."): data.draw(values)
+        for name in data.draw(st.lists(names, max_size=4))
+    }
+    content = {
+        "apiVersion": API_VERSION,
+        "kind": kind,
+        "metadata": {"name": "x"},
+        "spec": data.draw(st.just(spec) | values),
+    }
+    text = json.dumps(content, indent=1, ensure_ascii=False).encode()
+    try:
+        read_object(text, "x.yaml", Ref(kind, "default", "x"), partial=False)
+    except SpecError as refusal:
+        problems = refusal.problems
+    else:
+        problems = ()
+    for problem in problems:
+        assert problem.line > 0
+        assert problem.message.isprintable()
+        assert problem.hint.isprintable()
+        assert "Input should" not in problem.message
