@@ -22,7 +22,7 @@ from reconciler.pipeline import Pipeline, Prepared
 from reconciler.plan import Plan
 from reconciler.source import Source, Tree
 from reconciler.store import Journal, Run
-from reconciler.targets.base import Supervising, Watching
+from reconciler.targets.base import Supervising, Target, Watching
 from reconciler.values import Key, Outcome, OutcomeKind
 from schemas.errors import ChainBrokenError, FoundryError, SpecError, TemporaryError
 
@@ -78,6 +78,7 @@ class Daemon:
         self._actor, self._metrics, self._options = actor, metrics, options
         self.progress = Progress()
         self._due = asyncio.Event()
+        self._attended: dict[str, tuple[Target, list[asyncio.Task[None]]]] = {}
         self._failures = 0
         self._wait_s = 0.0
         self._again = False
@@ -91,29 +92,47 @@ class Daemon:
             PermanentError: the ledger cannot be written, or somebody else leads.
         """
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(self._follow(stop))]
-            for target in self._pipeline.targets.values():
-                if isinstance(target, Supervising):
-                    tasks.append(group.create_task(target.supervise(stop)))
-                if isinstance(target, Watching):
-                    tasks.append(group.create_task(target.watch(self._due.set, stop)))
+            following = group.create_task(self._follow(stop))
+            self._attend(group, stop)
             try:
-                await self._loop(stop)
+                await self._loop(group, stop)
             finally:
                 stop.set()
+                following.cancel()
+                for _, tasks in self._attended.values():
+                    for task in tasks:
+                        task.cancel()
+
+    def _attend(self, group: asyncio.TaskGroup, stop: asyncio.Event) -> None:
+        """Supervise and watch each target, for as long as it is one."""
+        targets = self._pipeline.targets
+        for name, (target, tasks) in list(self._attended.items()):
+            if targets.get(name) is not target:
                 for task in tasks:
                     task.cancel()
+                del self._attended[name]
+        for name, target in targets.items():
+            if name in self._attended:
+                continue
+            keeping: list[asyncio.Task[None]] = []
+            if isinstance(target, Supervising):
+                keeping.append(group.create_task(target.supervise(stop)))
+            if isinstance(target, Watching):
+                watch = target.watch(self._due.set, stop)
+                keeping.append(group.create_task(watch))
+            self._attended[name] = target, keeping
 
     async def _follow(self, stop: asyncio.Event) -> None:
         """Look as soon as the source moved."""
         async for _ in self._source.changes(stop):
             self._due.set()
 
-    async def _loop(self, stop: asyncio.Event) -> None:
+    async def _loop(self, group: asyncio.TaskGroup, stop: asyncio.Event) -> None:
         while not stop.is_set():
             self._due.clear()
             self._again = False
             await self._until_superseded(stop)
+            self._attend(group, stop)
             if not stop.is_set() and not self._again:
                 self.progress.phase = "waiting"
                 await self._next_look(stop)

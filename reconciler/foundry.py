@@ -8,13 +8,14 @@ inventory, so that one can never delete what the other made.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from reconciler.apikeys import new_key
+from reconciler.clusters import Clusters
 from reconciler.gateway_process import GatewayProcess
 from reconciler.pipeline import Pipeline
 from reconciler.secrecy import Mask
@@ -55,6 +56,11 @@ class Home:
         return self.root / "gateway" / "gateway.toml"
 
     @property
+    def clusters(self) -> Path:
+        """Where the kubeconfig of each cluster is to be found."""
+        return self.root / "clusters.json"
+
+    @property
     def daemon(self) -> Path:
         """Who runs the daemon and where it answers, while it runs."""
         return self.root / "daemon.json"
@@ -89,6 +95,15 @@ class Foundry:
     gateway: GatewayProcess
     pipeline: Pipeline
 
+    @asynccontextmanager
+    async def session(self) -> AsyncIterator[None]:
+        """The block in which targets are used; connections end with it."""
+        try:
+            yield
+        finally:
+            if self.pipeline.clusters is not None:
+                await self.pipeline.clusters.close()
+
 
 def _private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
@@ -121,7 +136,7 @@ def open_foundry(
     )
     gateway = GatewayProcess(home.gateway_config)
     local = LocalTarget(home.local, checkout=repo)
-    targets: Mapping[str, Target] = {
+    targets: dict[str, Target] = {
         "local": local,
         "gateway": GatewayTarget(
             home.gateway_config, ask=gateway.ask, keep=gateway.supervise
@@ -132,6 +147,7 @@ def open_foundry(
         catalog=catalog(),
         targets=targets,
         store=store,
+        clusters=Clusters(home.clusters, owner=environment, checkout=repo),
         clock=now,
         mask=Mask(_secrets_of_this_process()),
     )

@@ -20,6 +20,7 @@ import orjson
 from reconciler import load as reading
 from reconciler import lockfile
 from reconciler.apply import Applier
+from reconciler.clusters import Clusters
 from reconciler.holds import held, records
 from reconciler.observe import observe
 from reconciler.overlay import overlay
@@ -56,7 +57,9 @@ class Pipeline:
 
     environment: str
     catalog: Catalog
-    targets: Mapping[str, Target]
+    targets: dict[str, Target]
+    clusters: Clusters | None = None
+    """Adds a target for each Kubernetes cluster."""
     store: Store
     clock: Callable[[], datetime]
     mask: Callable[[str], str] = str
@@ -81,6 +84,8 @@ class Pipeline:
         desired = self.desire(tree)
         resolved = resolve(desired, self.catalog, memo=self._resolved)
         rendered = self._renderer.render(resolved)
+        if self.clusters is not None:
+            await self.clusters.follow(desired, self.store.inventory(), self.targets)
         made, observed = await self.compare(
             tree.commit, desired.environment.spec, rendered, _inputs(desired, rendered)
         )

@@ -15,7 +15,7 @@ from functools import partial
 from typing import TypeVar
 
 from reconciler.values import Desired, Key, Rendered, Resolved, Unit
-from renderers import gateway, local
+from renderers import gateway, kubernetes, local
 from schemas.access import ApiKey
 from schemas.cluster import Cluster
 from schemas.endpoint import Endpoint
@@ -102,33 +102,41 @@ def _endpoint(
     item: Endpoint, desired: Desired, resolution: Resolution
 ) -> Iterator[Part]:
     model = find(desired, Ref("Model", item.metadata.project, item.spec.model), Model)
-    inputs = (item, model, resolution)
     cluster = cluster_of(desired, item, resolution)
+    key = Key(cluster_target(cluster), item.ref)
     if cluster.spec.provider == "local":
-        yield (
-            Key("local", item.ref),
-            inputs,
-            partial(local.render_endpoint, item, model, resolution),
-        )
+        make = partial(local.render_endpoint, item, model, resolution)
+    else:
+        make = partial(kubernetes.render_endpoint, item, model, cluster, resolution)
+    yield key, (item, model, cluster, resolution), make
     yield (
         Key("gateway", item.ref),
-        (item, model),
-        partial(gateway.render_endpoint, item, model),
+        (item, model, cluster),
+        partial(gateway.render_endpoint, item, model, cluster),
     )
 
 
 def _models(resolved: Resolved) -> Iterator[Part]:
-    """Weights for each local endpoint whose engine reads any."""
-    desired, wanted = resolved.desired, set[Ref]()
+    """Weights wherever an engine reads them, and where they are asked for ahead."""
+    desired = resolved.desired
+    wanted: dict[Key, tuple[Model, Cluster]] = {}
     for ref, item in desired.objects.items():
         if isinstance(item, Endpoint) and item.spec.engine.name != "simulator":
             cluster = cluster_of(desired, item, resolved.resolutions[ref])
-            if cluster.spec.provider == "local":
-                name = Ref("Model", item.metadata.project, item.spec.model)
-                wanted.add(find(desired, name, Model).ref)
-    for ref in sorted(wanted):
-        model = find(desired, ref, Model)
-        yield Key("local", ref), (model,), partial(local.render_model, model)
+            name = Ref("Model", item.metadata.project, item.spec.model)
+            model = find(desired, name, Model)
+            wanted[Key(cluster_target(cluster), model.ref)] = model, cluster
+        elif isinstance(item, Model):
+            for place_name in item.spec.prefetch:
+                place = Ref("Cluster", item.metadata.project, place_name)
+                cluster = find(desired, place, Cluster)
+                wanted[Key(cluster_target(cluster), ref)] = item, cluster
+    for key, (model, cluster) in sorted(wanted.items()):
+        if cluster.spec.provider == "local":
+            yield key, (model,), partial(local.render_model, model)
+        else:
+            make = partial(kubernetes.render_model, model, cluster)
+            yield key, (model, cluster), make
 
 
 def _placed(unit: Unit, resolved: Resolved, by_ref: Mapping[Ref, list[Key]]) -> Unit:
@@ -162,6 +170,18 @@ def find(desired: Desired, ref: Ref, kind: type[T]) -> T:
     found = desired.objects[resolve_ref(desired, ref)]
     assert isinstance(found, kind), "overlay checked every reference"
     return found
+
+
+def cluster_target(cluster: Cluster) -> str:
+    """The name of the target that holds what runs on a cluster."""
+    if cluster.spec.provider == "local":
+        return "local"
+    project, name = cluster.metadata.project, cluster.metadata.name
+    return (
+        f"kubernetes/{name}"
+        if project == DEFAULT_PROJECT
+        else f"kubernetes/{project}/{name}"
+    )
 
 
 def cluster_of(desired: Desired, item: Endpoint, resolution: Resolution) -> Cluster:

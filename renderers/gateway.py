@@ -11,8 +11,10 @@ from collections.abc import Mapping
 
 from pydantic import BaseModel
 
+from renderers.kubernetes import namespace_of
 from schemas import gateway as config
 from schemas.access import ApiKey
+from schemas.cluster import Cluster
 from schemas.endpoint import Endpoint
 from schemas.environment import Environment
 from schemas.gateway_toml import dump_table
@@ -57,14 +59,26 @@ def render_environment(environment: Environment) -> bytes:
     return content
 
 
-def render_endpoint(endpoint: Endpoint, model: Model) -> bytes:
-    """An upstream whose addresses its cluster's target publishes."""
+def render_endpoint(endpoint: Endpoint, model: Model, cluster: Cluster) -> bytes:
+    """An upstream: processes of this machine publish their addresses, a cluster's
+    pods stand behind one name."""
+    near = cluster.spec.provider == "local"
     upstream = config.Upstream(
-        discovered=True,
+        discovered=near,
+        urls=() if near else (_url(endpoint, cluster),),
         model=endpoint.metadata.name,
         capabilities=_CAPABILITIES[model.spec.task],
     )
     return _table("upstreams", upstream_of(endpoint.ref), upstream)
+
+
+def _url(endpoint: Endpoint, cluster: Cluster) -> str:
+    """Through the cluster's ingress where it has a host, else from inside of it."""
+    project, name = endpoint.metadata.project, endpoint.metadata.name
+    ingress = cluster.spec.ingress
+    if ingress is not None and ingress.host is not None:
+        return f"http://{ingress.host}/{project}/{name}/v1"
+    return f"http://{name}.{namespace_of(project)}.svc"
 
 
 def render_provider(provider: Provider) -> bytes:

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -22,7 +24,7 @@ from reconciler.source import Tree
 from reconciler.store import Suspension
 from reconciler.values import Key, Live, Outcome, OutcomeKind
 from renderers import plan as rendering
-from schemas.errors import PermanentError
+from schemas.errors import FoundryError, PermanentError
 from schemas.kinds import references
 from schemas.objects import Ref
 from schemas.units import Duration
@@ -34,8 +36,9 @@ CHANGES_PENDING = 3
 
 def _prepare(context: Context, foundry: Foundry) -> tuple[Tree, Prepared]:
     async def look() -> tuple[Tree, Prepared]:
-        tree = await context.checkout.newest()
-        return tree, await foundry.pipeline.prepare(tree)
+        async with foundry.session():
+            tree = await context.checkout.newest()
+            return tree, await foundry.pipeline.prepare(tree)
 
     return asyncio.run(look())
 
@@ -72,14 +75,15 @@ def apply(context: Context, digest: str | None) -> int:
     with context.foundry() as foundry, foundry.store.lead(actor()) as journal:
 
         async def work() -> tuple[Plan, tuple[Outcome, ...]]:
-            tree = await context.checkout.newest()
-            prepared = await foundry.pipeline.prepare(tree)
-            if digest is not None:
-                foundry.pipeline.check_pinned(prepared.plan, digest)
-                foundry.store.use_plan(digest, actor())
-            outcomes = await foundry.pipeline.execute(
-                prepared.plan, journal, actor=actor(), progress=tell
-            )
+            async with foundry.session():
+                tree = await context.checkout.newest()
+                prepared = await foundry.pipeline.prepare(tree)
+                if digest is not None:
+                    foundry.pipeline.check_pinned(prepared.plan, digest)
+                    foundry.store.use_plan(digest, actor())
+                outcomes = await foundry.pipeline.execute(
+                    prepared.plan, journal, actor=actor(), progress=tell
+                )
             return prepared.plan, outcomes
 
         made, outcomes = asyncio.run(work())
@@ -113,7 +117,7 @@ def status(context: Context) -> None:
     """Show what is, what it is doing, and what waits."""
     with context.foundry() as foundry:
         owned = foundry.store.inventory()
-        observed = asyncio.run(observe(foundry.pipeline.targets, [*owned]))
+        observed = asyncio.run(_observe(context, foundry, [*owned]))
         daemon = asyncio.run(ask_daemon(foundry.home.daemon))
         suspended = foundry.store.suspensions(now())
         runs = foundry.store.runs(environment=context.environment, limit=1)
@@ -132,6 +136,17 @@ def status(context: Context) -> None:
         },
     }
     context.show(data, rendering.status(data))
+
+
+async def _observe(
+    context: Context, foundry: Foundry, keys: list[Key]
+) -> Mapping[Key, Live]:
+    """What lives, also when the checkout is broken right now."""
+    async with foundry.session():
+        with suppress(FoundryError):
+            tree = await context.checkout.newest()
+            return (await foundry.pipeline.prepare(tree)).observed
+        return await observe(foundry.pipeline.targets, keys)
 
 
 def _row(key: Key, live: Live) -> dict[str, str]:

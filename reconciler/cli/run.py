@@ -93,7 +93,8 @@ async def _reconcile(
                 ),
             ),
         )
-        async with serve(daemon, metrics, port=port, where=foundry.home.daemon):
+        where = foundry.home.daemon
+        async with foundry.session(), serve(daemon, metrics, port=port, where=where):
             await daemon.run(stop)
 
 
