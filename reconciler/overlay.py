@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from operator import itemgetter
 from typing import Any
 
 from pydantic import ValidationError
@@ -105,7 +106,7 @@ class _Environment:
         """Merge each object that the environment takes with its difference."""
         differences = self.documents.overlays.get(self.name, {})
         taken = self._taken()
-        for ref, document in self.documents.spec.items():
+        for ref, document in sorted(self.documents.spec.items(), key=itemgetter(0)):
             if ref in taken and ref not in self.broken:
                 self._merge(ref, document, differences.get(ref))
         for ref, difference in differences.items():

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import settings
+
+# How long an example takes says more about the machine's other users than about us.
+settings.register_profile("foundry", deadline=None)
+settings.load_profile("foundry")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

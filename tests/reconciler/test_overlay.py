@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reconciler.load import load
@@ -18,6 +19,7 @@ from schemas.objects import Ref
 
 COMMIT = Commit(sha="0" * 40)
 CHAT = Ref("Endpoint", "default", "chat")
+OURS = load(Path(__file__).parents[2], COMMIT)
 DIFFERS = """\
 apiVersion: foundry.bud/v1
 kind: Endpoint
@@ -95,10 +97,16 @@ def test_an_environment_holds_what_it_takes_with_its_differences(checkout):
     assert desired.files[CHAT] == "spec/endpoint/chat.yaml"
 
 
-def test_the_order_of_the_files_changes_nothing(checkout):
-    documents = load(checkout.root, COMMIT)
-    backwards = replace(documents, spec=dict(reversed(documents.spec.items())))
-    assert overlay(documents, "dev") == overlay(backwards, "dev")
+@settings(max_examples=20)
+@given(st.randoms())
+def test_the_order_of_the_files_changes_nothing(random):
+    shuffled = [*OURS.spec.items()]
+    random.shuffle(shuffled)
+    expected, found = (
+        overlay(d, "production") for d in (OURS, replace(OURS, spec=dict(shuffled)))
+    )
+    assert list(found.objects.items()) == list(expected.objects.items())
+    assert found == expected
 
 
 def test_a_valid_difference_can_make_an_invalid_whole(checkout, problems):
@@ -250,6 +258,8 @@ def test_a_difference_of_nothing_is_an_error(checkout, problems, name, reason):
 
 
 def test_an_environment_that_is_not_there_names_the_nearest(checkout):
-    with pytest.raises(PermanentError, match="cannot find environment 'deve'") as caught:
+    with pytest.raises(
+        PermanentError, match="cannot find environment 'deve'"
+    ) as caught:
         overlay(load(checkout.root, COMMIT), "deve")
     assert caught.value.hint == "did you mean dev?"
