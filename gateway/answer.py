@@ -10,12 +10,19 @@ from __future__ import annotations
 
 from typing import NamedTuple, Protocol
 
+from gateway.dialects.choose import PLAIN, Translation, error_for
 from gateway.http1 import LAST_CHUNK, chunk, response_head
-from gateway.openai import error_body
 from gateway.sse import StreamScanner
 from gateway.usage import Usage, find_usage
 
-__all__ = ["Answer", "Framing", "PlainAnswer", "StreamAnswer", "UpstreamHead"]
+__all__ = [
+    "Answer",
+    "Framing",
+    "Malformed",
+    "PlainAnswer",
+    "StreamAnswer",
+    "UpstreamHead",
+]
 
 OK = 200
 HOLD_BYTES = 256 * 1024
@@ -23,6 +30,10 @@ HOLD_BYTES = 256 * 1024
 about 150 KB. A larger one is passed on as it comes."""
 HOLD_STREAM_BYTES = 64 * 1024
 """Of a stream without content so far: more than any life signs."""
+MAX_TRANSLATED = 8 << 20
+"""An answer that must be translated is held whole, up to this."""
+# What a translator meets when an upstream does not keep to its own API.
+_WRONG_SHAPE = (AttributeError, IndexError, KeyError, TypeError, ValueError)
 _TAIL = 4096
 """Enough of a passed answer's end to hold its usage object."""
 
@@ -79,10 +90,15 @@ class Framing:
         )
 
 
+class Malformed(Exception):
+    """An upstream's answer that cannot be passed on."""
+
+
 class Answer(Protocol):
     """What the exchange asks of an answer, whatever its kind."""
 
     committed: bool
+    head: UpstreamHead
 
     @property
     def usage(self) -> Usage | None:
@@ -105,10 +121,24 @@ class Answer(Protocol):
 class PlainAnswer:
     """An answer in one piece, held until it is whole or too large for that."""
 
-    __slots__ = ("_framing", "_length", "_parts", "_size", "committed", "head", "usage")
+    __slots__ = (
+        "_framing",
+        "_length",
+        "_parts",
+        "_size",
+        "_translated",
+        "_translation",
+        "committed",
+        "head",
+        "usage",
+    )
 
-    def __init__(self, head: UpstreamHead, framing: Framing) -> None:
+    def __init__(
+        self, head: UpstreamHead, framing: Framing, translation: Translation = PLAIN
+    ) -> None:
         self.head, self._framing = head, framing
+        self._translation = translation
+        self._translated = translation is not PLAIN
         self._parts: list[bytes] = []
         self._size = 0
         self.committed = False
@@ -131,18 +161,34 @@ class PlainAnswer:
         self._size += len(data)
         if self._size <= HOLD_BYTES:
             return b""
+        if self._translated:
+            if self._size > MAX_TRANSLATED:
+                raise Malformed("larger than can be translated")
+            return b""
         self.committed = True
         body = self.body
         self._parts = [body[-_TAIL:]]
         return self._framing.head(self.head, length=self._length) + self._framed(body)
 
     def end(self) -> bytes:
-        body = self.body
-        self.usage = find_usage(body[-_TAIL:])
+        body = self._translate() if self._translated else self.body
         if not self.committed:
             self.committed = True
+            if not self._translated:
+                self.usage = find_usage(body[-_TAIL:])
             return self._framing.head(self.head, length=len(body)) + body
+        self.usage = find_usage(body[-_TAIL:])
         return LAST_CHUNK if self._is_chunked else b""
+
+    def _translate(self) -> bytes:
+        body, status, way = self.body, self.head.status, self._translation
+        try:
+            if way.inward is not None:
+                body = way.inward(body, status)
+            self.usage = find_usage(body[-_TAIL:])
+            return way.outward(body, status) if way.outward is not None else body
+        except _WRONG_SHAPE as error:
+            raise Malformed("not in the shape of its API") from error
 
     def broken(self, reason: str) -> bytes | None:  # noqa: ARG002  nothing can carry it
         return None
@@ -158,12 +204,30 @@ class PlainAnswer:
 class StreamAnswer:
     """A stream of events, held until its first content."""
 
-    __slots__ = ("_framing", "_held", "_scanner", "committed", "ended", "head")
+    __slots__ = (
+        "_client",
+        "_framing",
+        "_held",
+        "_inward",
+        "_outward",
+        "_scanner",
+        "committed",
+        "ended",
+        "head",
+    )
 
     def __init__(
-        self, head: UpstreamHead, framing: Framing, *, hide_usage: bool
+        self,
+        head: UpstreamHead,
+        framing: Framing,
+        translation: Translation = PLAIN,
+        *,
+        hide_usage: bool,
     ) -> None:
         self.head, self._framing = head, framing
+        self._client = translation.client
+        self._inward = translation.inward_events
+        self._outward = translation.outward_events
         self._scanner = StreamScanner(hide_usage=hide_usage)
         self._held: bytes | None = b""
         self.committed = False
@@ -188,7 +252,14 @@ class StreamAnswer:
         return self._scanner.done
 
     def feed(self, data: bytes) -> bytes:
-        out = self._scanner.feed(data)
+        try:
+            if self._inward is not None:
+                data = self._inward.feed(data)
+            out = self._scanner.feed(data)
+            if self._outward is not None:
+                out = self._outward.feed(out)
+        except _WRONG_SHAPE as error:
+            raise Malformed("not in the shape of its API") from error
         if self._held is None:
             return self._framed(out)
         self._held += out
@@ -205,15 +276,19 @@ class StreamAnswer:
     def end(self) -> bytes:
         out = b"" if self.committed else self.commit()
         self.ended = True
-        return out + self._framed(self._scanner.rest()) + self._last()
+        rest = self._scanner.rest()
+        if self._outward is not None:
+            rest = self._outward.end()
+        return out + self._framed(rest) + self._last()
 
     def broken(self, reason: str) -> bytes | None:
-        """Tell the client in the stream: OpenAI's clients raise on such an event."""
+        """Tell the client in the stream: its library raises on such an event."""
         if self.ended:
             return None
         self._scanner.rest()  # half an event is no use to anyone
-        event = b"data: " + error_body(502, reason, code="upstream_lost") + b"\n\n"
-        return self._framed(event) + self._last()
+        body = error_for(self._client, 502, reason, code="upstream_lost")
+        name = b"event: error\n" if self._client == "anthropic" else b""
+        return self._framed(name + b"data: " + body + b"\n\n") + self._last()
 
     def _framed(self, data: bytes) -> bytes:
         return chunk(data) if self._framing.chunked and data else data

@@ -13,15 +13,21 @@ import re
 from http import HTTPStatus
 from typing import Protocol, cast
 
+import orjson
+
 from gateway.answer import Framing
+from gateway.dialects.anthropic_client import chat_request
+from gateway.dialects.choose import error_for
 from gateway.exchange import Exchange
 from gateway.http1 import Head, Refused, RequestReader, response_head
 from gateway.openai import (
     HOT_PATHS,
     BadRequest,
+    Client,
     Request,
-    error_body,
+    read_object,
     read_request,
+    request_of,
 )
 from gateway.ports import Runtime
 from gateway.snapshot import Key
@@ -36,6 +42,8 @@ _MIN_RATE = 1024
 """Bytes a second that a body must come with once its head timeout is over."""
 _REQUEST_ID = re.compile(rb"[!-~]{1,128}")
 _MODELS = b"/v1/models"
+_MESSAGES = b"/v1/messages"
+_ALSO_HOT = frozenset({_MODELS, _MESSAGES})
 _JSON = b"content-type: application/json\r\n"
 
 
@@ -78,6 +86,7 @@ class Downstream(asyncio.Protocol):
         self._keep_alive = True
         self._paused = self._advancing = self._lingering = False
         self._request_id = b""
+        self._client: Client = "openai"
         self._framing = Framing(b"", keep_alive=True, chunked=True)
         self._begun_at = self._quiet_since = runtime.now()
         self.slow_since: float | None = None
@@ -152,10 +161,15 @@ class Downstream(asyncio.Protocol):
             )
             self._keep_alive = False
             self._lingering = True
-            self._reply(refused.status, error_body(refused.status, str(refused)))
+            self._reply(
+                refused.status,
+                error_for(self._client, refused.status, str(refused)),
+            )
         except BadRequest as bad:
             self._runtime.metrics.add("bud_gateway_refused_total", str(int(bad.status)))
-            body = error_body(bad.status, str(bad), code=bad.code, param=bad.param)
+            body = error_for(
+                self._client, bad.status, str(bad), code=bad.code, param=bad.param
+            )
             self._reply(bad.status, body)
         return self._reader.waiting > 0 and not self._lingering
 
@@ -175,11 +189,12 @@ class Downstream(asyncio.Protocol):
             keep_alive=self._keep_alive,
             chunked=not head.http10,
         )
-        if head.path not in HOT_PATHS and head.path != _MODELS:
+        self._client = "anthropic" if head.path == _MESSAGES else "openai"
+        if head.path not in HOT_PATHS and head.path not in _ALSO_HOT:
             self._hand_over()
             return False
         self._key = self._authenticate(head)
-        if head.path in HOT_PATHS and head.method != b"POST":
+        if head.path != _MODELS and head.method != b"POST":
             raise Refused(HTTPStatus.METHOD_NOT_ALLOWED, "only POST is served here")
         coding = head.fields.get(b"content-encoding")
         if coding is not None and coding.lower() != b"identity":
@@ -199,7 +214,11 @@ class Downstream(asyncio.Protocol):
             self.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def _authenticate(self, head: Head) -> Key:
-        scheme, _, secret = head.fields.get(b"authorization", b"").partition(b" ")
+        given = head.fields.get(b"authorization")
+        if given is None:
+            # As Anthropic's clients do it.
+            given = b"bearer " + head.fields.get(b"x-api-key", b"")
+        scheme, _, secret = given.partition(b" ")
         if scheme.lower() == b"bearer" and secret:
             runtime = self._runtime
             key = runtime.snapshot.key_for(secret.strip(), now=runtime.wall())
@@ -224,6 +243,11 @@ class Downstream(asyncio.Protocol):
         assert head is not None
         assert key is not None
         op = HOT_PATHS.get(head.path)
+        if head.path == _MESSAGES:
+            document = chat_request(read_object(self._reader.body()))
+            raw = orjson.dumps(document)
+            self._start(key, request_of("chat", raw, document, client="anthropic"))
+            return
         if op is None:
             if head.method != b"GET":
                 raise Refused(HTTPStatus.METHOD_NOT_ALLOWED, "only GET is served here")

@@ -11,11 +11,19 @@ import math
 from http import HTTPStatus
 
 from gateway.accounts import estimate_input
-from gateway.answer import Answer, Framing, PlainAnswer, StreamAnswer, UpstreamHead
+from gateway.answer import (
+    Answer,
+    Framing,
+    Malformed,
+    PlainAnswer,
+    StreamAnswer,
+    UpstreamHead,
+)
+from gateway.dialects.choose import body_for, error_for, translation
 from gateway.health import Health
 from gateway.http1 import response_head
 from gateway.limits import Amounts, Limiter
-from gateway.openai import WRITES_TOKENS, Request, error_body, upstream_body
+from gateway.openai import WRITES_TOKENS, BadRequest, Request
 from gateway.ports import Client, Connection, Runtime, Settled
 from gateway.routing import Choice, choose
 from gateway.snapshot import Key, Route, Timeouts, Upstream
@@ -104,7 +112,7 @@ class Exchange:
         self._heard_at: float | None = None
         self._connection: Connection | None = None
         self._answer: Answer | None = None
-        self._response: tuple[UpstreamHead, bytes] | None = None
+        self._response: tuple[int, bytes] | None = None
         self._sent_at: float | None = None
         self._first_at: float | None = None
         self._last_at = self.started
@@ -171,7 +179,14 @@ class Exchange:
         self._connection = connection
         self.tries += 1
         self._sent_at = self._last_at = self._runtime.now()
-        body = upstream_body(self.request, choice.target.model)
+        try:
+            body = body_for(self.request, choice.target)
+        except BadRequest as bad:
+            # It was lent for nothing: not a byte was sent on it.
+            connection.abort()
+            self._leave("unsaid", sound=None)
+            self.refuse(bad.status, str(bad), code=bad.code or "unsupported")
+            return
         head = choice.target.upstream.heads[choice.address.url, self.request.op]
         connection.send(
             b"%bx-request-id: %b\r\ncontent-length: %d\r\n\r\n%b"
@@ -231,10 +246,8 @@ class Exchange:
 
     def _give_up(self) -> None:
         if self._response is not None:
-            head, body = self._response
-            answer = PlainAnswer(head, self._framing)
-            answer.feed(body)
-            self._finish(answer.end(), head.status, answer.usage)
+            status, data = self._response
+            self._finish(data, status, None)
             return
         if self.tries:
             self.refuse(
@@ -259,7 +272,7 @@ class Exchange:
         lines: bytes = b"",
     ) -> None:
         """Answer with an error of our own."""
-        body = error_body(status, message, code=code)
+        body = error_for(self.request.client, status, message, code=code)
         head = response_head(
             status,
             b"content-type: application/json\r\n" + lines + self._framing.lines,
@@ -281,10 +294,11 @@ class Exchange:
             choice.target.lines,
             self.tries,
         )
+        way = translation(self.request, choice.target)
         self._answer = (
-            StreamAnswer(head, self._framing, hide_usage=not self.request.wants_usage)
+            StreamAnswer(head, framing, way, hide_usage=not self.request.wants_usage)
             if head.event_stream
-            else PlainAnswer(head, framing)
+            else PlainAnswer(head, framing, way)
         )
 
     def received(self, data: bytes) -> None:
@@ -292,7 +306,11 @@ class Exchange:
         answer = self._answer
         assert answer is not None
         self._last_at = now = self._runtime.now()
-        out = answer.feed(data)
+        try:
+            out = answer.feed(data)
+        except Malformed:
+            self._abandon("malformed")
+            return
         if not answer.committed:
             if isinstance(answer, StreamAnswer) and answer.error is not None:
                 self._abandon("stream_error")
@@ -307,18 +325,31 @@ class Exchange:
         answer = self._answer
         assert answer is not None
         self._connection = None
-        if isinstance(answer, PlainAnswer):
-            if not answer.committed and self._should_retry(answer):
+        try:
+            if self._is_no_answer(answer):
                 return
-            status = answer.head.status
-        else:
-            assert isinstance(answer, StreamAnswer)
-            if answer.error is not None and not answer.committed:
-                self._next_try("stream_error")
-                return
-            status = _OK
+            last = answer.end()
+        except Malformed:
+            if answer.committed:
+                self._break_off(answer, "malformed")
+            else:
+                self._next_try("malformed")
+            return
+        status = answer.head.status
         self._leave("ok" if status < _BAD_REQUEST else "refused", sound=True)
-        self._finish(answer.end(), status, answer.usage)
+        self._finish(last, status, answer.usage)
+
+    def _is_no_answer(self, answer: Answer) -> bool:
+        """Go on elsewhere with what is whole but no answer for the client."""
+        if answer.committed:
+            return False
+        if isinstance(answer, StreamAnswer):
+            if answer.error is not None:
+                self._next_try("stream_error")
+                return True
+            return False
+        assert isinstance(answer, PlainAnswer)
+        return self._should_retry(answer)
 
     def _should_retry(self, answer: PlainAnswer) -> bool:
         """Go on elsewhere if another upstream may do better."""
@@ -327,7 +358,7 @@ class Exchange:
         if not overflow and status not in _RETRY and status not in _REFUSED_US:
             return False
         # A refusal of our credential must not look like one of the client's.
-        self._response = None if status in {401, 403} else (answer.head, body)
+        self._response = None if status in {401, 403} else (status, answer.end())
         if status == HTTPStatus.TOO_MANY_REQUESTS and self._health is not None:
             asked = answer.head.fields.get(b"retry-after", b"")
             if asked.isdigit():

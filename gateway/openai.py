@@ -21,7 +21,9 @@ __all__ = [
     "error_body",
     "model_body",
     "models_body",
+    "read_object",
     "read_request",
+    "request_of",
     "upstream_body",
     "upstream_path",
 ]
@@ -84,6 +86,9 @@ _TYPES = {
 }
 
 
+Client: TypeAlias = Literal["openai", "anthropic"]
+
+
 class BadRequest(Exception):
     """The client's request is wrong in a way that only the client can mend."""
 
@@ -109,6 +114,23 @@ class Request(NamedTuple):
     stream: bool
     wants_usage: bool
     """The client itself asked for a usage chunk at the end of the stream."""
+    client: Client = "openai"
+    """The API that the client speaks; ``document`` is always OpenAI's."""
+
+
+def read_object(raw: bytes) -> dict[str, Any]:
+    """Read a body.
+
+    Raises:
+        BadRequest: not a JSON object.
+    """
+    try:
+        document = orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        raise BadRequest(f"cannot read the body as JSON: {error}") from error
+    if not isinstance(document, dict):
+        raise BadRequest("cannot read the body: it is not a JSON object")
+    return document
 
 
 def read_request(op: Op, raw: bytes) -> Request:
@@ -117,12 +139,17 @@ def read_request(op: Op, raw: bytes) -> Request:
     Raises:
         BadRequest: not a JSON object, or no model in it.
     """
-    try:
-        document = orjson.loads(raw)
-    except orjson.JSONDecodeError as error:
-        raise BadRequest(f"cannot read the body as JSON: {error}") from error
-    if not isinstance(document, dict):
-        raise BadRequest("cannot read the body: it is not a JSON object")
+    return request_of(op, raw, read_object(raw))
+
+
+def request_of(
+    op: Op, raw: bytes, document: dict[str, Any], *, client: Client = "openai"
+) -> Request:
+    """Check the fields that decide about a request.
+
+    Raises:
+        BadRequest: one of them is not what it must be.
+    """
     model = document.get("model")
     if not isinstance(model, str) or not model:
         raise BadRequest("cannot choose a model: `model` is missing", param="model")
@@ -135,12 +162,14 @@ def read_request(op: Op, raw: bytes) -> Request:
             "cannot read `stream_options`: it is not an object", param="stream_options"
         )
     return Request(
-        op=op,
-        raw=raw,
-        document=document,
-        model=model,
-        stream=bool(stream) and op in STREAMING,
-        wants_usage=bool(options and options.get("include_usage")),
+        op,
+        raw,
+        document,
+        model,
+        bool(stream) and op in STREAMING,
+        # Anthropic's clients are always told; they find it in their own events.
+        client == "anthropic" or bool(options and options.get("include_usage")),
+        client,
     )
 
 
@@ -153,8 +182,12 @@ def upstream_body(request: Request, model: str | None) -> bytes:
     changes: dict[str, Any] = {}
     if model is not None and model != request.model:
         changes["model"] = model
-    if request.stream and not request.wants_usage and request.op in _USAGE_ON_REQUEST:
-        options = request.document.get("stream_options") or {}
+    options = request.document.get("stream_options") or {}
+    if (
+        request.stream
+        and request.op in _USAGE_ON_REQUEST
+        and not options.get("include_usage")
+    ):
         changes["stream_options"] = {**options, "include_usage": True}
     return orjson.dumps({**request.document, **changes}) if changes else request.raw
 

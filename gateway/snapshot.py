@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 import schemas.gateway as config
 from gateway.accounts import Price
+from gateway.dialects.anthropic_upstream import HEAD_LINES
 from gateway.limits import NANO, Kind, Limiter
 from gateway.openai import Op, models_body, upstream_path
 from schemas.errors import PermanentError
@@ -67,6 +68,7 @@ class Address:
 class Upstream:
     name: str
     model: str | None
+    dialect: str
     ops: frozenset[Op]
     addresses: tuple[Address, ...]
     price: Price
@@ -217,24 +219,34 @@ def _upstream(
             hint="look for a line break or a quotation mark around it",
         )
     ops = frozenset(table.capabilities)
+    if table.dialect == "anthropic":
+        ops &= {"chat"}
     return Upstream(
         name=name,
         model=table.model,
+        dialect=table.dialect,
         ops=ops,
         addresses=places,
         price=_price(table.price),
         heads={
-            (place.url, op): _head(place, op, secret) for place in places for op in ops
+            (place.url, op): _head(table.dialect, place, op, secret)
+            for place in places
+            for op in ops
         },
     )
 
 
-def _head(address: Address, op: Op, secret: str | None) -> bytes:
-    bearer = f"authorization: Bearer {secret}\r\n".encode() if secret else b""
+def _head(dialect: str, address: Address, op: Op, secret: str | None) -> bytes:
+    path, lines = upstream_path(address.prefix, op), b""
+    names = {"openai": "authorization: Bearer", "azure": "api-key:"}
+    if dialect == "anthropic":
+        path, lines = address.prefix + b"/messages", HEAD_LINES
+    if secret:
+        lines += f"{names.get(dialect, 'x-api-key:')} {secret}\r\n".encode()
     return (
         b"POST %b HTTP/1.1\r\nhost: %b\r\n%b"
         b"content-type: application/json\r\naccept-encoding: identity\r\n"
-        % (upstream_path(address.prefix, op), address.authority, bearer)
+        % (path, address.authority, lines)
     )
 
 

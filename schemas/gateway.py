@@ -71,7 +71,7 @@ Capability = Literal[
     "images",
     "speech",
 ]
-Dialect = Literal["openai"]
+Dialect = Literal["openai", "azure", "anthropic"]
 Strategy = Literal[
     "weighted", "least-load", "least-latency", "prefix-affinity", "sticky", "cost"
 ]
@@ -234,6 +234,8 @@ class Upstream(_Table):
     """Something that answers: an endpoint of ours or a provider's API."""
 
     dialect: Dialect = "openai"
+    """``azure`` is OpenAI's with Azure's way to name a key, for addresses that end
+    in ``/openai/v1``; ``anthropic`` translates chat into the Messages API."""
     model: str | None = Field(default=None, min_length=1)
     """The name it knows the model by; absent: the name the client wrote."""
     urls: tuple[BaseUrl, ...] = ()
