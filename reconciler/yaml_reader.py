@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Never
 
-from yaml import CSafeLoader, MarkedYAMLError, YAMLError
+from yaml import CSafeLoader, YAMLError
 from yaml.events import (
     AliasEvent,
     DocumentStartEvent,
@@ -29,10 +29,10 @@ from yaml.events import (
     SequenceStartEvent,
     StreamEndEvent,
 )
-from yaml.reader import ReaderError
 
 from reconciler.values import Position
 from reconciler.yaml_scalars import Ambiguous, resolve
+from reconciler.yaml_syntax import Refusal, check_bytes, explain, position_of
 from schemas.errors import Problem, SpecError
 
 __all__ = ["OBJECT", "Budget", "Places", "child", "read_yaml"]
@@ -118,7 +118,7 @@ class Places(Mapping[str, Position]):
         if self._found is None:
             composer = _Composer(self._data, self._file, self._budget)
             composer.document()
-            self._found = {at: _position(m) for at, m in composer.marks.items()}
+            self._found = {at: position_of(m) for at, m in composer.marks.items()}
             self._plain = composer.plain
         return self._found
 
@@ -147,21 +147,14 @@ class _Composer:
         self.plain: dict[str, str] = {}
 
     def document(self) -> dict[str, Any]:
-        self._check_bytes()
+        refusal = check_bytes(self._data, self._budget.bytes)
+        if refusal is not None:
+            self._stop(refusal)
         try:
             self._next = CSafeLoader(self._data).get_event
             root = self._only_document()
-        except ReaderError as error:
-            at = self._data[: error.position]
-            self._refuse(
-                f"cannot read the file: the character {error.character:#06x} "
-                "is no part of YAML",
-                position=(at.count(b"\n") + 1, error.position - at.rfind(b"\n")),
-            )
-        except MarkedYAMLError as error:
-            self._refuse_syntax(error)
         except YAMLError as error:
-            self._refuse(f"cannot read the file: {error}")
+            self._stop(explain(error, self._data))
         if not isinstance(root, dict):
             noun = "nothing" if root is None else f"a {_noun(root)}"
             self._problem(f"cannot read the file: it holds {noun}, not fields", "")
@@ -170,49 +163,22 @@ class _Composer:
         assert isinstance(root, dict), "anything else is a problem"
         return root
 
-    def _check_bytes(self) -> None:
-        data = self._data
-        if len(data) > self._budget.bytes:
-            self._refuse(
-                f"cannot read the file: more than {self._budget.bytes:,} bytes",
-                hint="one object a file; data of this size belongs elsewhere",
-            )
-        if data.startswith(b"\xef\xbb\xbf"):
-            self._refuse(
-                "cannot read the file: it starts with a byte order mark",
-                hint="save it as UTF-8 without BOM",
-            )
-        try:
-            data.decode()
-        except UnicodeDecodeError as error:
-            line = data.count(b"\n", 0, error.start) + 1
-            self._refuse(
-                f"cannot read the file: byte {error.start} (0x{data[error.start]:02x}) "
-                "is not UTF-8",
-                hint="save it as UTF-8",
-                position=(line, error.start - data.rfind(b"\n", 0, error.start)),
-            )
-
     def _only_document(self) -> Any:
         self._next()
         start = self._next()
         if not isinstance(start, DocumentStartEvent):
-            self._refuse("cannot read the file: it is empty")
+            self._stop(Refusal("it is empty"))
         if start.version or start.tags:
-            self._refuse(
-                "cannot read the file: it has a % directive",
-                hint="remove it: every file is read by the same rules",
-                position=_position(start.start_mark),
-            )
+            hint = "remove it: every file is read by the same rules"
+            at = position_of(start.start_mark)
+            self._stop(Refusal("it has a % directive", hint, at))
         root = self._node(self._next(), "", 0)
         self._next()
         after: Any = self._next()
         if not isinstance(after, StreamEndEvent):
-            self._refuse(
-                "cannot read a second document in one file",
-                hint="one object a file: move it into a file of its own",
-                position=_position(after.start_mark),
-            )
+            hint = "one object a file: move it into a file of its own"
+            at = position_of(after.start_mark)
+            self._stop(Refusal("it holds a second document", hint, at))
         return root
 
     def _node(self, event: Any, path: str, depth: int) -> Any:
@@ -261,19 +227,14 @@ class _Composer:
         while type(event := self._next()) is not MappingEndEvent:
             mark = event.start_mark
             if type(event) is not ScalarEvent:
-                self._refuse(
-                    "cannot use a key that is not text", position=_position(mark)
-                )
+                self._stop(Refusal("a key is not text", "", position_of(mark)))
             key: str = event.value
             inner = child(path, key)
             if len(inner) > self._budget.path:
-                self._refuse(
-                    f"cannot use a key of {len(key):,} characters: the path of the "
-                    f"field is longer than {self._budget.path:,}",
-                    position=_position(mark),
-                )
+                reason = f"the path of a field is longer than {self._budget.path:,}"
+                self._stop(Refusal(reason, "", position_of(mark)))
             if key in fields or key in ("", "<<") or not key.isprintable():
-                self._refuse_key(key, fields, inner, _position(mark))
+                self._refuse_key(key, fields, inner, position_of(mark))
             self.marks[f"{inner}#key"] = mark
             fields[key] = self._node(self._next(), inner, depth)
         return fields
@@ -310,8 +271,7 @@ class _Composer:
         limit = f"{self._budget.depth} levels deep"
         if self._nodes > self._budget.nodes:
             limit = f"{self._budget.nodes:,} values, aliases expanded"
-        position = _position(self.marks[path])
-        self._refuse(f"cannot read the file: more than {limit}", position=position)
+        self._stop(Refusal(f"more than {limit}", "", position_of(self.marks[path])))
 
     def _scalar(self, text: str, path: str) -> Any:
         value = resolve(text)
@@ -322,38 +282,14 @@ class _Composer:
         return value
 
     def _problem(self, message: str, path: str, hint: str = "") -> None:
-        place = _position(self.marks[path]) if path in self.marks else (0, 0)
+        place = position_of(self.marks[path]) if path in self.marks else (0, 0)
         self._problems.append(_problem(self._file, place, path, message, hint))
 
-    def _refuse(
-        self, message: str, *, hint: str = "", position: Position = (0, 0)
-    ) -> Never:
-        """Stop reading; what was found before is told too."""
-        problem = _problem(self._file, position, "", message, hint)
+    def _stop(self, refusal: Refusal) -> Never:
+        """Read no further; what was found before is told too."""
+        message = f"cannot read the file: {refusal.reason}"
+        problem = _problem(self._file, refusal.position, "", message, refusal.hint)
         raise SpecError([*self._problems, problem]) from None
-
-    def _refuse_syntax(self, error: MarkedYAMLError) -> Never:
-        mark = error.problem_mark
-        assert mark is not None, "libyaml says where"
-        rest = self._data.decode()[mark.index :]
-        problem = error.problem or "it is no YAML"
-        hint = ""
-        if "mapping values" in problem:
-            problem = "a ':' where no field can begin"
-            hint = "check the indentation, and quote text that contains ': '"
-        elif rest[:1] == "\t":
-            problem = "a tab where YAML takes only spaces"
-            hint = "indent with spaces"
-        elif "cannot start any token" in problem:
-            problem = f"a value cannot begin with {rest[:1]}"
-            hint = "quote it"
-        elif "unexpected end of stream" in problem and "quoted" in str(error.context):
-            start = error.context_mark
-            assert start is not None, "libyaml says where the quote opens"
-            problem, mark = "the quote that opens here is never closed", start
-        self._refuse(
-            f"cannot read the file: {problem}", hint=hint, position=_position(mark)
-        )
 
 
 def _problem(
@@ -363,10 +299,6 @@ def _problem(
     return Problem(
         file=file, line=line, column=column, field=field, message=message, hint=hint
     )
-
-
-def _position(mark: Any) -> Position:
-    return mark.line + 1, mark.column + 1
 
 
 def _noun(value: object) -> str:
