@@ -32,21 +32,25 @@ class Gone(Exception):
 
 
 class Client:
-    """One cluster. Use it as an async context manager."""
+    """One cluster. Use it as an async context manager, which closes what is open."""
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
 
     @classmethod
     async def from_kubeconfig(
-        cls, kubeconfig: Mapping[str, Any], *, context: str | None = None
+        cls,
+        kubeconfig: Mapping[str, Any],
+        *,
+        context: str | None = None,
+        in_flight: int = 32,
     ) -> Self:
         """Read a kubeconfig that was decrypted in memory.
 
         Raises:
             PermanentError: it names no cluster, user or context that can be used.
         """
-        return cls(await Transport.from_kubeconfig(kubeconfig, context=context))
+        return cls(await Transport.from_kubeconfig(kubeconfig, context, in_flight))
 
     @property
     def server(self) -> str:
@@ -62,7 +66,6 @@ class Client:
         return self._transport.writes
 
     async def __aenter__(self) -> Self:
-        await self._transport.start()
         return self
 
     async def __aexit__(
@@ -71,7 +74,7 @@ class Client:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        await self._transport.stop()
+        await self._transport.close()
 
     async def get(self, path: str) -> Json | None:
         """Read one object; None when the server says that it is not there."""

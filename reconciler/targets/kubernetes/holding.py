@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from reconciler.targets.kubernetes.health import assess
-from reconciler.targets.kubernetes.manifests import Json, ObjectId
+from reconciler.targets.kubernetes.manifests import FIELD_MANAGER, Json, ObjectId
 from reconciler.targets.kubernetes.ownership import fingerprint
 from reconciler.targets.kubernetes.record import Record
 from reconciler.values import Health, Key, Live, Presence
@@ -35,30 +35,32 @@ class Holding:
         return self.record is None and not any(self.objects.values())
 
 
-def strays(holding: Holding) -> Iterator[str]:
-    """Say in which way each object is not what was applied."""
+def strays(holding: Holding) -> Iterator[tuple[str, str]]:
+    """Say in which way each object is not what was applied, and who did it if known."""
     if holding.record is None:
-        yield "its record is gone"
+        yield "its record is gone", ""
         return
     members = holding.record.members
     for which, member in sorted(members.items()):
         live = holding.objects.get(which)
         if member.leaving:
-            yield f"{which} is still to be pruned"
+            yield f"{which} is still to be pruned", ""
         elif live is None:
-            yield f"{which} is gone"
+            yield f"{which} is gone", ""
         elif not member.fingerprint or fingerprint(live) != member.fingerprint:
-            yield f"{which} was changed{_by(live)}"
+            writer = _by(live)
+            yield f"{which} was changed{f' by {writer}' if writer else ''}", writer
     for which in sorted(set(holding.objects) - set(members)):
         if holding.objects[which] is not None:
-            yield f"{which} is in no record"
+            yield f"{which} is in no record", ""
 
 
 def describe(key: Key, holding: Holding) -> Live:
     """Say what lives under ``key``: as far as objects tell, without a request."""
     if holding.is_empty:
         return Live(key=key, presence=Presence.ABSENT)
-    found = list(strays(holding))
+    seen = list(strays(holding))
+    found = [said for said, _ in seen]
     record = holding.record
     digest = record.digest if record is not None else ""
     if found:
@@ -76,6 +78,7 @@ def describe(key: Key, holding: Holding) -> Live:
         version=_digest(*_state(holding))[:16],
         health=health if not found else min(health, Health.APPLIED, key=_rank),
         detail="; ".join(said) or why,
+        writer=next((writer for _, writer in seen if writer), ""),
     )
 
 
@@ -117,16 +120,17 @@ def _rank(health: Health) -> int:
 
 
 def _by(live: Json) -> str:
-    """Name the last manager other than the cluster's own that wrote to an object."""
+    """Name who else wrote to an object last, a status not counted."""
     entries = [
         entry
         for entry in live["metadata"].get("managedFields") or ()
-        if entry.get("manager") != "bud-foundry" and not entry.get("subresource")
+        if entry.get("manager") != FIELD_MANAGER
+        and entry.get("subresource") != "status"
     ]
     if not entries:
         return ""
     last = max(entries, key=lambda entry: entry.get("time", ""))
-    return f" by {last.get('manager', 'somebody')}"
+    return str(last.get("manager", ""))
 
 
 def _digest(*parts: str) -> str:

@@ -67,16 +67,15 @@ def project(value: Any, fields: Fields) -> Any:
 def fingerprint(live: Json) -> str:
     """Digest of the values under our fields; moves when any of them does.
 
-    A Secret's data is left out: a digest of it would let a guess be checked.
+    Of a Secret's data only the names count: a digest of the values would let a guess
+    be checked, and a value that somebody changed is no longer under our fields.
     """
     fields = applied_fields(live)
     if fields is None:
         return ""
-    if live.get("kind") == "Secret":
-        fields = {
-            n: f for n, f in fields.items() if n not in ("f:data", "f:stringData")
-        }
     kept = project(live, fields)
+    if live.get("kind") == "Secret" and "data" in kept:
+        kept = {**kept, "data": sorted(kept["data"])}
     return hashlib.sha256(orjson.dumps(kept, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 

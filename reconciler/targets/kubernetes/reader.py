@@ -57,7 +57,13 @@ _ALWAYS: tuple[Kind, ...] = (
 )
 
 
-WATCHED: frozenset[Kind] = frozenset({*_ALWAYS, ("v1", "ConfigMap")})
+_BROUGHT: tuple[Kind, ...] = (
+    ("gateway.networking.k8s.io/v1", "HTTPRoute"),
+    ("keda.sh/v1alpha1", "ScaledObject"),
+    ("leaderworkerset.x-k8s.io/v1", "LeaderWorkerSet"),
+    ("monitoring.coreos.com/v1", "ServiceMonitor"),
+)
+WATCHED: frozenset[Kind] = frozenset({*_ALWAYS, *_BROUGHT, ("v1", "ConfigMap")})
 """Kinds whose events tell that something of ours moved."""
 
 
@@ -157,11 +163,17 @@ async def every(calls: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
 
     (A TaskGroup would cancel the others half way, and raise a group of errors.)
     """
-    found = await asyncio.gather(*calls, return_exceptions=True)
-    for result in found:
-        if isinstance(result, BaseException):
-            raise result
-    return [result for result in found if not isinstance(result, BaseException)]
+    tasks = [asyncio.ensure_future(call) for call in calls]
+    try:
+        if tasks:
+            await asyncio.wait(tasks)
+    finally:
+        for task in tasks:
+            task.cancel()  # only what a cancelled caller leaves behind
+    failed = [error for task in tasks if (error := task.exception()) is not None]
+    if failed:
+        raise failed[0]
+    return [task.result() for task in tasks]
 
 
 def _kinds(units: Iterable[tuple[Record, Json] | FoundryError]) -> set[Kind]:

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from reconciler.targets.base import Progress
@@ -36,8 +36,9 @@ from schemas.errors import FoundryError, PermanentError, TemporaryError
 
 __all__ = ["KubernetesTarget"]
 
-# Between two looks at a rollout when no event comes: a watch may be down.
-_LOOK_S = 5.0
+# Between two looks at a rollout when no event comes: a watch may be down, or, in a
+# command that runs once, there is none.
+_LOOK_S = 2.0
 _READY_S = 600.0
 
 
@@ -50,7 +51,7 @@ class _Rehearsed:
 
 
 class KubernetesTarget:
-    """One cluster. Use ``open`` to get one that runs."""
+    """One cluster. ``close`` it at the end."""
 
     def __init__(
         self,
@@ -61,33 +62,31 @@ class KubernetesTarget:
         owner: str,
         credentials: Credentials,
         probe: Probe | None = None,
+        gone_s: float = 120.0,
     ) -> None:
         self.name = name
         self._client, self._renderer, self._owner = client, renderer, owner
         self._credentials = credentials
         self._discovery = Discovery(client)
         self._reader = Reader(client, self._discovery, target=name, owner=owner)
-        self._writer = Writer(client, self._discovery, owner=owner)
+        self._writer = Writer(client, self._discovery, owner=owner, gone_s=gone_s)
         self._watches = Watches(client, self._discovery, owner=owner)
         self._probe = probe or serves_model(client)
         self._rehearsed: dict[Key, _Rehearsed] = {}
         self._answered: dict[Key, tuple[str, str]] = {}
         """Key -> UID and version of the unit that answered a request."""
 
-    @asynccontextmanager
-    async def open(self) -> AsyncIterator[KubernetesTarget]:
-        """Watch the cluster while the target is in use."""
-        async with self._client, asyncio.TaskGroup() as tasks:
-            watching = tasks.create_task(self._watches.run(WATCHED))
-            try:
-                yield self
-            finally:
-                watching.cancel()
+    async def close(self) -> None:
+        """Close what is open; the next call opens it again."""
+        await self._client.__aexit__(None, None, None)
 
     async def watch(self, moved: Callable[[], None], stop: asyncio.Event) -> None:
         """Call ``moved`` when an object of ours is not what it was, until ``stop``."""
         self._watches.moved = moved
-        await stop.wait()
+        async with asyncio.TaskGroup() as tasks:
+            watching = tasks.create_task(self._watches.run(WATCHED))
+            await stop.wait()
+            watching.cancel()
 
     async def observe(self, keys: Collection[Key]) -> Mapping[Key, Live]:
         found = await self._reader.look_all(keys)

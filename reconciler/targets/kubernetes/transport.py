@@ -33,7 +33,6 @@ __all__ = ["ApiRefusal", "Transport", "refusal"]
 _TIMEOUT_S = 30.0
 _CONNECT_S = 10.0
 _ATTEMPTS = 4
-_IN_FLIGHT = 32
 _EVENT_BYTES = 1 << 21  # one watch event is one line, and is read whole
 _SAID_BYTES = 1000
 
@@ -58,9 +57,7 @@ class ApiRefusal(PermanentError):
 class Transport:
     """``requests`` and ``writes`` count what was sent; a dry run is no write."""
 
-    def __init__(
-        self, configuration: Configuration, *, in_flight: int = _IN_FLIGHT
-    ) -> None:
+    def __init__(self, configuration: Configuration, in_flight: int) -> None:
         self._configuration = configuration
         self._slots = asyncio.Semaphore(in_flight)
         self._session: aiohttp.ClientSession | None = None
@@ -69,7 +66,7 @@ class Transport:
 
     @classmethod
     async def from_kubeconfig(
-        cls, kubeconfig: Mapping[str, Any], *, context: str | None
+        cls, kubeconfig: Mapping[str, Any], context: str | None, in_flight: int
     ) -> Self:
         configuration = Configuration()
         try:
@@ -78,13 +75,15 @@ class Transport:
             )
         except ConfigException as error:
             raise PermanentError(f"cannot read a kubeconfig: {error}") from error
-        return cls(configuration)
+        return cls(configuration, in_flight)
 
     @property
     def server(self) -> str:
         return str(self._configuration.host)
 
-    async def start(self) -> None:
+    async def _started(self) -> aiohttp.ClientSession:
+        if self._session is not None:
+            return self._session
         api = ApiClient(self._configuration)
         context = api.rest_client.ssl_context
         await api.close()  # type: ignore[no-untyped-call]
@@ -93,11 +92,13 @@ class Transport:
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_S),
             read_bufsize=_EVENT_BYTES,
         )
+        return self._session
 
-    async def stop(self) -> None:
-        if self._session is not None and self._session.connector is not None:
-            await self._session.connector.close(abort_ssl=True)
-            await self._session.close()
+    async def close(self) -> None:
+        session, self._session = self._session, None
+        if session is not None and session.connector is not None:
+            await session.connector.close(abort_ssl=True)
+            await session.close()
 
     async def send(
         self,
@@ -134,14 +135,14 @@ class Transport:
         content_type: str | None = None,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """Open a response, with the credentials as they are now: tokens expire."""
-        assert self._session is not None, "used before start"
+        session = await self._started()
         headers = {"Accept": "application/json"}
         if content_type is not None and data is not None:
             headers["Content-Type"] = content_type
         token = (await self._configuration.auth_settings()).get("BearerToken")
         if token is not None:
             headers["Authorization"] = str(token["value"])
-        response = await self._session.request(
+        response = await session.request(
             method,
             self._configuration.host + path,
             params={name: value for name, value in query.items() if value},

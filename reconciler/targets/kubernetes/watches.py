@@ -20,7 +20,7 @@ from reconciler.targets.kubernetes.client import Client, Gone
 from reconciler.targets.kubernetes.discovery import Discovery
 from reconciler.targets.kubernetes.manifests import OWNER_LABEL, PART_OF_LABEL, Json
 from reconciler.targets.kubernetes.ownership import fingerprint
-from schemas.errors import FoundryError
+from schemas.errors import FoundryError, PermanentError
 
 __all__ = ["Watches"]
 
@@ -72,6 +72,10 @@ class Watches:
                 await self._stream(path, version)
                 continue
             except Gone:
+                continue
+            except PermanentError:
+                # No such kind here yet; an add-on may bring it.
+                await asyncio.sleep(longest)
                 continue
             except FoundryError as error:
                 _log.warning("watch broke", kind=kind, reason=str(error))

@@ -29,13 +29,15 @@ from schemas.errors import PermanentError, TemporaryError
 
 __all__ = ["Writer"]
 
-_GONE_S = 120.0
 _HANDOVER = "bud-foundry-handover"
 
 
 class Writer:
-    def __init__(self, client: Client, discovery: Discovery, *, owner: str) -> None:
+    def __init__(
+        self, client: Client, discovery: Discovery, *, owner: str, gone_s: float
+    ) -> None:
         self._client, self._discovery, self._owner = client, discovery, owner
+        self._gone_s = gone_s
 
     async def ensure_namespace(self, name: str) -> None:
         """Make the namespace if there is none; one that is there is never touched,
@@ -169,7 +171,7 @@ class Writer:
         await self._gone(which, path, uid)
 
     async def _gone(self, which: ObjectId, path: str, uid: str) -> None:
-        deadline, pause = time.monotonic() + _GONE_S, 0.05
+        deadline, pause = time.monotonic() + self._gone_s, 0.05
         while True:
             live = await self._client.get(path)
             if live is None or live["metadata"]["uid"] != uid:
@@ -177,7 +179,7 @@ class Writer:
             if time.monotonic() > deadline:
                 held = ", ".join(live["metadata"].get("finalizers") or ("nothing",))
                 raise TemporaryError(
-                    f"cannot confirm that {which} is gone after {_GONE_S:.0f} s: "
+                    f"cannot confirm that {which} is gone after {self._gone_s:.0f} s: "
                     f"held by {held}",
                     hint="whoever owns that finalizer has not finished its work",
                 )

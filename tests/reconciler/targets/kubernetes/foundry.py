@@ -1,10 +1,12 @@
 """Objects of ours, and a target on a real control plane, for these tests."""
 
+import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.error import HTTPError
 
 import yaml
 
@@ -25,7 +27,7 @@ from tests.renderers.kubernetes_cases import cluster, endpoint, model, resolutio
 
 TARGET = "kubernetes/prod"
 CANARY = "hf_c4n4ry"
-NODES = 4
+NODES = 16
 
 
 def unit_of(item: FoundryObject, content: bytes) -> Unit:
@@ -54,6 +56,13 @@ class World:
     project: str
     probe: Probe
     plane: Plane
+    sent: Client
+    """Through which the target writes."""
+    moved: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def writes(self) -> int:
+        return self.sent.writes
 
     @property
     def namespace(self) -> str:
@@ -157,27 +166,50 @@ async def credentials(credential: Credential) -> str:
     raise PermanentError(f"cannot read a credential: {credential.env} is not set")
 
 
-async def client_of(running: Plane, server: str | None = None) -> Client:
-    return await Client.from_kubeconfig(running.kubeconfig(server))
+async def client_of(
+    running: Plane, server: str | None = None, *, in_flight: int = 32
+) -> Client:
+    kubeconfig = running.kubeconfig(server)
+    return await Client.from_kubeconfig(kubeconfig, in_flight=in_flight)
+
+
+async def target_of(
+    running: Plane,
+    owner: str,
+    *,
+    client: Client | None = None,
+    probe: Probe | None = None,
+) -> KubernetesTarget:
+    return KubernetesTarget(
+        TARGET,
+        client or await client_of(running),
+        Renderer(find_helm()),
+        owner=owner,
+        credentials=credentials,
+        probe=probe or Probe(),
+        gone_s=3.0,
+    )
 
 
 @asynccontextmanager
 async def world_of(
     running: Plane, name: str, server: str | None = None
 ) -> AsyncIterator[World]:
-    probe = Probe()
-    target = KubernetesTarget(
-        TARGET,
-        await client_of(running, server),
-        Renderer(find_helm()),
-        owner=name,
-        credentials=credentials,
-        probe=probe,
-    )
-    async with target.open(), await client_of(running) as client:
-        made = World(target, target, client, name, probe, running)
-        claim(running, made.namespace)
-        yield made
+    probe, sent = Probe(), await client_of(running, server)
+    target = await target_of(running, name, client=sent, probe=probe)
+    made = World(target, target, await client_of(running), name, probe, running, sent)
+    claim(running, made.namespace)
+    stop = asyncio.Event()
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(target.watch(made.moved.set, stop))
+            yield made
+            stop.set()
+    finally:
+        with suppress(HTTPError):  # a test may have deleted it
+            running.call("DELETE", f"/api/v1/namespaces/{made.namespace}")
+        await target.close()
+        await made.client.__aexit__(None, None, None)
 
 
 def claim(running: Plane, namespace: str) -> None:
