@@ -193,6 +193,7 @@ class Daemon:
 
     async def _reconcile(self, tree: Tree, started: datetime) -> None:
         prepared = await self._pipeline.prepare(tree)
+        self._pipeline.check_signed(prepared, tree)
         made = prepared.plan
         self.progress.plan, self.progress.phase = made, "applying"
         self._metrics.planned(made, len(prepared.observed))

@@ -10,10 +10,12 @@ after it, in a ledger that can be proven.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from threading import Lock
 
 import orjson
 
@@ -64,6 +66,8 @@ class Pipeline:
     clock: Callable[[], datetime]
     mask: Callable[[str], str] = str
     _files: reading.Cache = field(default_factory=dict)
+    _describing: Lock = field(default_factory=Lock)
+    """A cancelled look may still describe when the next one begins."""
     _resolved: Memo = field(default_factory=Memo)
     _renderer: Renderer = field(default_factory=Renderer)
 
@@ -81,9 +85,8 @@ class Pipeline:
 
     async def prepare(self, tree: Tree) -> Prepared:
         """From a checkout to a plan. Reads, and changes nothing."""
-        desired = self.desire(tree)
-        resolved = resolve(desired, self.catalog, memo=self._resolved)
-        rendered = self._renderer.render(resolved)
+        # In a thread: a large spec takes seconds, and the loop keeps engines alive.
+        desired, rendered = await asyncio.to_thread(self._describe, tree)
         if self.clusters is not None:
             await self.clusters.follow(desired, self.store.inventory(), self.targets)
         made, observed = await self.compare(
@@ -92,6 +95,13 @@ class Pipeline:
         return Prepared(
             plan=made, desired=desired, rendered=rendered, observed=observed
         )
+
+    def _describe(self, tree: Tree) -> tuple[Desired, Rendered]:
+        """load, overlay, resolve, render: everything that reads only the checkout."""
+        with self._describing:
+            desired = self.desire(tree)
+            resolved = resolve(desired, self.catalog, memo=self._resolved)
+            return desired, self._renderer.render(resolved)
 
     async def compare(
         self,
@@ -137,6 +147,16 @@ class Pipeline:
             mask=self.mask,
         )
         return await applier.run(made)
+
+    def check_signed(self, prepared: Prepared, tree: Tree) -> None:
+        """Refuse a tree that nobody vouched for where the environment asks for it."""
+        wanted = prepared.desired.environment.spec.reconcile.require_signed_commits
+        if wanted and not tree.signed:
+            raise PermanentError(
+                f"cannot apply {tree.commit.short}: {self.environment} wants signed "
+                "commits, and this source does not check them",
+                hint="run `bud reconcile --remote URL --allowed-signers FILE`",
+            )
 
     def check_pinned(self, made: Plan, digest: str) -> None:
         """Law 5: what was approved is what runs, or the one that moved is named."""

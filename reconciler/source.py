@@ -37,6 +37,8 @@ _KEPT_TREES = 3
 class Tree:
     root: Path
     commit: Commit
+    signed: bool = False
+    """Somebody we trust signed the commit, and it was checked."""
 
 
 class Source(Protocol):
@@ -192,7 +194,11 @@ class RemoteBranch:
         root = self._trees / sha
         if not root.is_dir():
             await self._lay_out(sha, root)
-        return Tree(root=root, commit=Commit(sha=sha, author=author, subject=subject))
+        return Tree(
+            root=root,
+            commit=Commit(sha=sha, author=author, subject=subject),
+            signed=self._signers is not None,
+        )
 
     async def changes(self, stop: asyncio.Event) -> AsyncIterator[None]:
         while not stop.is_set():

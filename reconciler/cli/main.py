@@ -73,13 +73,29 @@ def main() -> None:
         sys.exit(error.exit_code)
     except click.Abort:
         sys.exit(130)
-    except SpecError as error:
-        click.echo(f"{error}\n{len(error.problems)} problem(s)", err=True)
-        sys.exit(2)
-    except ChainBrokenError as error:
-        click.echo(str(error), err=True)
-        sys.exit(4)
-    except FoundryError as error:
-        click.echo(str(error), err=True)
-        sys.exit(1)
+    except (FoundryError, ExceptionGroup) as error:
+        known = _known(error)
+        if known is None:
+            raise
+        click.echo(str(known), err=True)
+        sys.exit(_code(known))
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _known(error: BaseException) -> FoundryError | None:
+    """The first failure of ours, out of whatever tasks it came through."""
+    if isinstance(error, FoundryError):
+        return error
+    if isinstance(error, BaseExceptionGroup):
+        return next(filter(None, map(_known, error.exceptions)), None)
+    return None
+
+
+def _code(error: FoundryError) -> int:
+    match error:
+        case SpecError():
+            return 2
+        case ChainBrokenError():
+            return 4
+        case _:
+            return 1

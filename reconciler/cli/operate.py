@@ -78,6 +78,7 @@ def apply(context: Context, digest: str | None) -> int:
             async with foundry.session():
                 tree = await context.checkout.newest()
                 prepared = await foundry.pipeline.prepare(tree)
+                foundry.pipeline.check_signed(prepared, tree)
                 if digest is not None:
                     foundry.pipeline.check_pinned(prepared.plan, digest)
                     foundry.store.use_plan(digest, actor())

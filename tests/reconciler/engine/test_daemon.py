@@ -69,7 +69,7 @@ class Running:
         self.world, self.daemon, self.source, self.where = world, daemon, source, where
 
     async def until(self, true: Callable[[], bool]) -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not true():
                 await asyncio.sleep(0.01)
 
