@@ -22,6 +22,7 @@ from typing import Any
 import aiohttp
 import structlog
 
+from reconciler import faults
 from reconciler.targets.gateway import InForce
 from schemas.gateway import Listener
 
@@ -29,6 +30,8 @@ __all__ = ["GatewayProcess"]
 
 _log = structlog.get_logger("gateway-process")
 _TREE = Path(__file__).resolve().parent.parent
+_MARK = "BUD_GATEWAY"
+"""In the environment of a gateway: the config that it serves."""
 _LOOK_S = 0.25
 _MAX_PAUSE_S = 10.0
 _ASK_TIMEOUT = aiohttp.ClientTimeout(total=2)
@@ -79,7 +82,10 @@ class GatewayProcess:
                 await self.stop()
                 running = None
             if running is None and wanted is not None:
-                self._start(wanted)
+                if (pid := self._found()) is not None:
+                    self._write(pid, wanted)
+                else:
+                    self._start(wanted)
                 pause = min(pause * 2, _MAX_PAUSE_S)
             elif running is not None:
                 pause = _LOOK_S
@@ -107,19 +113,35 @@ class GatewayProcess:
             child = self._child = subprocess.Popen(
                 [sys.executable, "-m", "gateway", "--config", str(self.config)],
                 cwd=self.config.parent,
-                env={**os.environ, "PYTHONPATH": str(_TREE)},
+                env={**os.environ, "PYTHONPATH": str(_TREE), _MARK: str(self.config)},
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=out,
                 start_new_session=True,
             )
-        # A kill right here leaves a gateway that nobody knows; the next one cannot
-        # bind the admin port and ends, so there are never two.
-        record = {"pid": child.pid, "born": _born(child.pid), "listener": listener}
+        # A kill right here leaves a gateway without a record: `_found` knows it again.
+        faults.point("gateway started")
+        self._write(child.pid, listener)
+        _log.info("gateway started", pid=child.pid, listen=listener.get("listen"))
+
+    def _write(self, pid: int, listener: dict[str, Any]) -> None:
+        record = {"pid": pid, "born": _born(pid), "listener": listener}
         part = self._record.with_suffix(".part")
         part.write_text(json.dumps(record))
         part.replace(self._record)
-        _log.info("gateway started", pid=child.pid, listen=listener.get("listen"))
+
+    def _found(self) -> int | None:
+        """A gateway of ours whose pid nobody recorded."""
+        mark = f"{_MARK}={self.config}".encode()
+        for folder in Path("/proc").iterdir():
+            with suppress(OSError):
+                if not folder.name.isdigit():
+                    continue
+                if mark not in (folder / "environ").read_bytes().split(b"\0"):
+                    continue
+                if b"gateway" in (folder / "cmdline").read_bytes().split(b"\0"):
+                    return int(folder.name)  # a worker's module is `gateway.worker`
+        return None
 
     def _running(self) -> _Running | None:
         try:
