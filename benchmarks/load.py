@@ -106,7 +106,9 @@ def main() -> None:
         files = write(root, documents)
         texts = [file.read_bytes() for file in files]
         size = sum(map(len, texts))
-        print(f"{len(files):,} documents, {size:,} bytes, processor time, best of {ROUNDS}")
+        print(
+            f"{len(files):,} documents, {size:,} bytes, processor time, best of {ROUNDS}"
+        )
 
         floor = best(lambda: [yaml.load(t, yaml.CSafeLoader) for t in texts])
         full = best(lambda: validate(root, COMMIT))
