@@ -82,10 +82,7 @@ class GatewayProcess:
                 await self.stop()
                 running = None
             if running is None and wanted is not None:
-                if (pid := self._found()) is not None:
-                    self._write(pid, wanted)
-                else:
-                    self._start(wanted)
+                self._start(wanted)
                 pause = min(pause * 2, _MAX_PAUSE_S)
             elif running is not None:
                 pause = _LOOK_S
@@ -121,14 +118,11 @@ class GatewayProcess:
             )
         # A kill right here leaves a gateway without a record: `_found` knows it again.
         faults.point("gateway started")
-        self._write(child.pid, listener)
-        _log.info("gateway started", pid=child.pid, listen=listener.get("listen"))
-
-    def _write(self, pid: int, listener: dict[str, Any]) -> None:
-        record = {"pid": pid, "born": _born(pid), "listener": listener}
+        record = {"pid": child.pid, "born": _born(child.pid), "listener": listener}
         part = self._record.with_suffix(".part")
         part.write_text(json.dumps(record))
         part.replace(self._record)
+        _log.info("gateway started", pid=child.pid, listen=listener.get("listen"))
 
     def _found(self) -> int | None:
         """A gateway of ours whose pid nobody recorded."""
@@ -144,13 +138,16 @@ class GatewayProcess:
         return None
 
     def _running(self) -> _Running | None:
+        if self._child is not None:
+            self._child.poll()  # reap it: a zombie still has its birth
         try:
             record = _Running(**json.loads(self._record.read_text()))
+            if _born(record.pid) == record.born:
+                return record
         except FileNotFoundError:
-            return None
-        if self._child is not None and self._child.pid == record.pid:
-            self._child.poll()  # reap it: a zombie still has its birth
-        return record if _born(record.pid) == record.born else None
+            pass
+        pid = self._found()
+        return _Running(pid, _born(pid), self._listener() or {}) if pid else None
 
     def _listener(self) -> dict[str, Any] | None:
         """The listener's table as written; None while there is no config."""
