@@ -104,6 +104,8 @@ class Models:
 
     def tidy(self) -> None:
         """Remove the files that nothing names; a record nobody can read keeps all."""
+        if not self.weights.any():
+            return
         named: set[str] = set()
         try:
             for kind in ("Endpoint", "Model"):

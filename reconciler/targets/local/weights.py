@@ -69,6 +69,10 @@ class WeightStore:
         except PermanentError:
             return False
 
+    def any(self) -> bool:
+        """Tell whether there are files of any weights here, whole or not."""
+        return self._folder.is_dir() and any(p.is_dir() for p in self._folder.iterdir())
+
     async def fetch(self, weights: Weights, report: Report) -> None:
         """Bring the weights here and verify them; does nothing if they are.
 
