@@ -28,6 +28,8 @@ kubernetes registry   github.com/google/go-containerregistry/cmd/registry oci-re
 kubernetes kubernetes k8s.io/kubernetes/cmd/kube-apiserver           kube-apiserver
 kubernetes kubernetes k8s.io/kubernetes/cmd/kube-controller-manager  kube-controller-manager
 kubernetes kubernetes k8s.io/kubernetes/cmd/kube-scheduler           kube-scheduler
+clusters   sops       github.com/getsops/sops/v3/cmd/sops            sops
+clusters   tofu       github.com/opentofu/opentofu/cmd/tofu          tofu
 TABLE
 }
 
