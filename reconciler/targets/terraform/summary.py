@@ -1,0 +1,148 @@
+"""What a saved plan would do, and whether it may (pure).
+
+Made from ``terraform show -json``. A summary names resources, actions and
+attributes, never values: a value can be a secret, and a summary is printed.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any
+
+import orjson
+
+from schemas.errors import PermanentError
+
+__all__ = ["ResourceChange", "Summary", "refuse_code", "summarise"]
+
+Json = Mapping[str, Any]
+
+# Providers that a module may name. `external` and `http` are not among them.
+PROVIDERS = frozenset(
+    {
+        "registry.terraform.io/hashicorp/aws",
+        "registry.terraform.io/hashicorp/azurerm",
+        "terraform.io/builtin/terraform",
+    }
+)
+
+# Losing one of these loses the cluster, or the only key to its disks.
+_HEARTS = frozenset(
+    {
+        "aws_eks_cluster",
+        "aws_kms_key",
+        "aws_vpc",
+        "azurerm_kubernetes_cluster",
+        "azurerm_resource_group",
+        "azurerm_virtual_network",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class ResourceChange:
+    address: str
+    action: str
+    """create, update, delete or replace."""
+    attributes: tuple[str, ...] = ()
+    """Top-level attributes that change, without their values."""
+    heart: bool = False
+    """Whether the cluster does not survive losing it."""
+
+    def __str__(self) -> str:
+        what = f" ({', '.join(self.attributes)})" if self.attributes else ""
+        return f"{self.action} {self.address}{what}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summary:
+    changes: tuple[ResourceChange, ...]
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        return Counter(change.action for change in self.changes)
+
+    @property
+    def digest(self) -> str:
+        """The same changes, the same digest: what a reviewer approves."""
+        return sha256("\n".join(map(str, self.changes)).encode()).hexdigest()
+
+    @property
+    def fatal(self) -> tuple[ResourceChange, ...]:
+        """Changes that the cluster would not survive."""
+        lost = {"delete", "replace"}
+        return tuple(c for c in self.changes if c.heart and c.action in lost)
+
+    def __str__(self) -> str:
+        if not self.changes:
+            return "no changes"
+        return ", ".join(
+            f"{n} to {action}" for action, n in sorted(self.counts.items())
+        )
+
+
+def summarise(plan: bytes) -> Summary:
+    """The changes of a saved plan, by address."""
+    changes = orjson.loads(plan).get("resource_changes", ())
+    return Summary(changes=tuple(sorted(_changes(changes))))
+
+
+def _changes(resources: list[Json]) -> Iterator[ResourceChange]:
+    for resource in resources:
+        change = resource["change"]
+        actions = set(change["actions"])
+        if resource["mode"] != "managed" or actions <= {"no-op", "read"}:
+            continue
+        action = "replace" if {"create", "delete"} <= actions else actions.pop()
+        before, after = change.get("before") or {}, change.get("after") or {}
+        unknown = change.get("after_unknown") or {}
+        moved = {
+            name
+            for name in {*before, *after, *unknown}
+            if before.get(name) != after.get(name) or unknown.get(name)
+        }
+        yield ResourceChange(
+            address=resource["address"],
+            action=action,
+            attributes=tuple(sorted(moved)) if action in {"update", "replace"} else (),
+            heart=resource["type"] in _HEARTS,
+        )
+
+
+def refuse_code(plan: bytes) -> None:
+    """Refuse a configuration that runs programs or unlisted providers.
+
+    Our modules hold none; this is the second wall behind their digest, the mirror
+    and the lock file, and it stands before anything is applied.
+
+    Raises:
+        PermanentError: the plan would run something that nobody allowed.
+    """
+    data = orjson.loads(plan)
+    configuration = data["configuration"]
+    configured = configuration.get("provider_config", {}).values()
+    named = {provider.get("full_name") for provider in configured}
+    used = {change["provider_name"] for change in data.get("resource_changes", ())}
+    for name in sorted((named | used) - PROVIDERS):
+        raise _refused(f"provider {name}")
+    _refuse_module(configuration["root_module"])
+
+
+def _refuse_module(module: Json) -> None:
+    for resource in module.get("resources", ()):
+        if resource.get("provisioners"):
+            raise _refused(f"provisioner of {resource['address']}")
+    for name, call in module.get("module_calls", {}).items():
+        if not call["source"].startswith("./"):
+            raise _refused(f"module {name} from {call['source']}")
+        _refuse_module(call["module"])
+
+
+def _refused(what: str) -> PermanentError:
+    return PermanentError(
+        f"cannot run Terraform plan: {what} is not allowed",
+        hint="modules use the listed providers, no provisioners and no other modules",
+    )

@@ -1,0 +1,315 @@
+"""Clusters in a cloud as a target: Terraform states, and what they stand for (I/O).
+
+The state of a cluster says itself which unit made it: the output ``bud_unit`` is
+written when everything of it is there, ``bud_intent`` when it is begun. So whatever
+machine looks next, and whatever was killed before, sees the same: absent, whole,
+half made, or strayed. Applying runs a saved plan and nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from hashlib import sha256
+
+import orjson
+
+from reconciler.targets.base import Progress
+from reconciler.targets.precondition import check_precondition
+from reconciler.targets.terraform.backend import Backend
+from reconciler.targets.terraform.credentials import parse_credentials
+from reconciler.targets.terraform.roots import Root
+from reconciler.targets.terraform.state import State
+from reconciler.targets.terraform.summary import Summary
+from reconciler.values import Action, Change, Health, Key, Live, Presence
+from renderers.terraform import Module, our_module, read_manifest, root
+from schemas.errors import FoundryError, PermanentError, TemporaryError
+from schemas.objects import Credential, Ref
+from schemas.terraform import ModuleManifest
+
+__all__ = ["TerraformTarget"]
+
+_LOOK_S = 600.0
+"""Between two comparisons of one cluster with its cloud: each asks for every
+resource, and a cloud limits how often."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """What a comparison found, and of which state."""
+
+    serial: int
+    at: float
+    drift: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class TerraformTarget:
+    """``credentials`` turns a reference into its text; ``modules`` finds a module."""
+
+    backend: Backend
+    credentials: Callable[[Credential], str]
+    modules: Callable[[str], Module] = our_module
+    look_s: float = _LOOK_S
+    name: str = "terraform"
+    _looks: dict[str, _Look] = field(default_factory=dict)
+    _locks: dict[str, asyncio.Lock] = field(default_factory=dict)
+
+    async def observe(self, keys: Collection[Key]) -> Mapping[Key, Live]:
+        try:
+            found = await self.backend.workspaces()
+        except FoundryError as error:
+            return {key: _unknown(key, error) for key in keys}
+        ours = {Key(self.name, ref) for name in found if (ref := _ref(name))}
+        asked = sorted({*keys, *ours})
+        lives = await asyncio.gather(*(self._observe(key, found) for key in asked))
+        return {
+            live.key: live
+            for live in lives
+            if live.key in keys or live.presence is not Presence.ABSENT
+        }
+
+    async def health(self, key: Key) -> Live:
+        return (await self.observe([key]))[key]
+
+    async def dry_run(self, change: Change) -> None:
+        """Save the plan that ``apply`` will run, and refuse what it must not do."""
+        await self.preview(change)
+
+    async def preview(self, change: Change) -> Summary:
+        """Save the plan of ``change``, and say what it would do to which resources.
+
+        Raises:
+            PermanentError: the cluster would not survive it, a quota is too small,
+                or its policy is to be retained.
+            TemporaryError: the cluster moved, or the cloud does not answer.
+        """
+        async with self._alone(change.key):
+            live, state = await self._check(change)
+            if live.presence is Presence.ABSENT and change.action is Action.DELETE:
+                return Summary(changes=())
+            return await self._plan(change, live, state)
+
+    async def apply(self, change: Change, progress: Progress) -> Live:
+        async with self._alone(change.key):
+            live, state = await self._check(change)
+            assert change.unit is not None, "checked by _check"
+            if live.digest == change.unit.digest:
+                return live
+            await self._run(change, live, state, progress)
+            return (await self._look(change.key))[0]
+
+    async def delete(self, change: Change, progress: Progress) -> None:
+        async with self._alone(change.key):
+            live, state = await self._check(change)
+            if live.presence is Presence.PRESENT:
+                await self._run(change, live, state, progress)
+                state = await self.backend.state(_workspace(change.key))
+                if state is not None and state.resources:
+                    raise TemporaryError(
+                        f"cannot delete {change.key}: {state.resources} resources stay",
+                        hint="the next run goes on from there",
+                    )
+            await self._forget(change.key)
+
+    async def outputs(self, key: Key) -> Mapping[str, object]:
+        """What the module says of a cluster: its address, pools and identities."""
+        state = await self.backend.state(_workspace(key))
+        return {} if state is None else state.outputs
+
+    # Looking.
+
+    async def _observe(self, key: Key, found: frozenset[str]) -> Live:
+        if _workspace(key) not in found:
+            return Live(key=key, presence=Presence.ABSENT)
+        try:
+            return (await self._look(key))[0]
+        except FoundryError as error:
+            return _unknown(key, error)
+
+    async def _look(self, key: Key) -> tuple[Live, State | None]:
+        state = await self.backend.state(_workspace(key))
+        drift = await self._drift(key, state) if state and state.whole else ()
+        return _live(key, state, drift), state
+
+    async def _drift(self, key: Key, state: State) -> tuple[str, ...]:
+        """Compare with the cloud, unless that was done a moment ago."""
+        workspace, now = _workspace(key), asyncio.get_running_loop().time()
+        seen = self._looks.get(workspace)
+        if seen and seen.serial == state.serial and now < seen.at + self.look_s:
+            return seen.drift
+        manifest = read_manifest(state.applied)
+        module = self.modules(manifest.module)
+        if module.digest != manifest.module_digest:
+            return ()  # another version made it; its unit differs from ours anyway
+        made = await self._root(key, "look", state.applied, module)
+        drift = await made.drift()
+        self._looks[workspace] = _Look(state.serial, now, drift)
+        return drift
+
+    # Changing.
+
+    async def _check(self, change: Change) -> tuple[Live, State | None]:
+        """Refuse what must not be written; return what lives there now."""
+        if change.unit is not None:
+            self._module(change.key, change.unit.content)
+        live, state = Live(key=change.key, presence=Presence.ABSENT), None
+        try:
+            if _workspace(change.key) in await self.backend.workspaces():
+                live, state = await self._look(change.key)
+        except FoundryError as error:
+            live = _unknown(change.key, error)
+        check_precondition(change, live)
+        return live, state
+
+    async def _plan(self, change: Change, live: Live, state: State | None) -> Summary:
+        made, manifest = await self._open(change, state)
+        destroy = change.action is Action.DELETE
+        if destroy and manifest.deletion_policy == "retain":
+            raise PermanentError(
+                f"cannot delete {change.key}: its deletionPolicy is retain",
+                hint="set deletionPolicy: delete and apply that; then remove the file",
+            )
+        if live.presence is Presence.ABSENT:
+            # What an emptied state left would give the new cluster the old UID.
+            await self._forget_state(change.key)
+        summary = await made.plan(_pin(change, live), destroy=destroy)
+        if summary.fatal and manifest.deletion_policy == "retain":
+            lost = ", ".join(map(str, summary.fatal))
+            raise PermanentError(
+                f"cannot change {change.key}: the cluster would not survive it: {lost}",
+                hint="take the change back, or set deletionPolicy: delete first",
+            )
+        return summary
+
+    async def _run(
+        self, change: Change, live: Live, state: State | None, progress: Progress
+    ) -> None:
+        made, _ = await self._open(change, state)
+        if not made.holds(_pin(change, live)):
+            progress(change.key, "planning")
+            summary = await self._plan(change, live, state)
+            progress(change.key, f"applying: {summary}")
+        self._looks.pop(made.workspace, None)
+        await made.apply(lambda line: _tell(change.key, line, progress))
+
+    async def _open(
+        self, change: Change, state: State | None
+    ) -> tuple[Root, ModuleManifest]:
+        content = change.unit.content if change.unit else b""
+        if not content and state is not None:
+            content = state.intended or state.applied
+        if not content:
+            raise PermanentError(
+                f"cannot delete {change.key}: its state does not say what made it",
+                hint="declare it again and apply that; then remove it",
+            )
+        module = self._module(change.key, content)
+        made = await self._root(change.key, "change", content, module)
+        return made, read_manifest(content)
+
+    async def _root(
+        self, key: Key, purpose: str, content: bytes, module: Module
+    ) -> Root:
+        manifest = read_manifest(content)
+        secrets = dict(self.backend.secrets)
+        if manifest.credentials is not None:
+            # Its own and no others: a cluster never acts with what bud itself holds.
+            secrets = parse_credentials(self.credentials(manifest.credentials))
+        workspace = _workspace(key)
+        made = Root(
+            command=self.backend.command,
+            folder=self.backend.folder.parent / workspace / purpose,
+            noun=str(key.ref),
+            workspace=workspace,
+            secrets=secrets,
+        )
+        await made.prepare(root(content, module, dict(self.backend.settings)))
+        return made
+
+    def _module(self, key: Key, content: bytes) -> Module:
+        """The module that a unit means, which only this version of bud may know."""
+        manifest = read_manifest(content)
+        module = self.modules(manifest.module)
+        if unknown := sorted(manifest.variables.keys() - module.variables):
+            raise PermanentError(
+                f"cannot apply {key}: module {module.name} takes no {unknown[0]!r}"
+            )
+        if module.digest != manifest.module_digest:
+            raise PermanentError(
+                f"cannot apply {key}: module {module.name} is {module.digest[:12]} "
+                f"here, and the unit was rendered with {manifest.module_digest[:12]}",
+                hint="render it with the version of bud that applies it",
+            )
+        return module
+
+    async def _forget(self, key: Key) -> None:
+        await self._forget_state(key)
+        folder = self.backend.folder.parent / _workspace(key)
+        await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+
+    async def _forget_state(self, key: Key) -> None:
+        workspace = _workspace(key)
+        if workspace in await self.backend.workspaces():
+            await self.backend.remove(workspace)
+
+    @asynccontextmanager
+    async def _alone(self, key: Key) -> AsyncIterator[None]:
+        async with self._locks.setdefault(_workspace(key), asyncio.Lock()):
+            yield
+
+
+def _workspace(key: Key) -> str:
+    """``project.name``: no name holds a dot, so no two clusters share a state."""
+    return f"{key.ref.project}.{key.ref.name}"
+
+
+def _ref(workspace: str) -> Ref | None:
+    project, dot, name = workspace.partition(".")
+    return Ref("Cluster", project, name) if dot else None
+
+
+def _pin(change: Change, live: Live) -> str:
+    """What a saved plan was decided on."""
+    unit = change.unit.digest if change.unit else "destroy"
+    return f"{unit} {live.uid} {live.version}"
+
+
+def _live(key: Key, state: State | None, drift: tuple[str, ...]) -> Live:
+    if state is None or not state.exists:
+        return Live(key=key, presence=Presence.ABSENT)
+    strayed = sha256("\n".join(drift).encode()).hexdigest()[:12] if drift else ""
+    if not state.whole:
+        health = Health.DEGRADED
+        detail = f"half made: {state.resources} resources; applying goes on from there"
+    elif drift:
+        health, detail = Health.DEGRADED, f"changed by hand: {', '.join(drift[:5])}"
+    else:
+        health, detail = Health.SERVABLE, ""
+    digest = state.digest
+    return Live(
+        key=key,
+        presence=Presence.PRESENT,
+        digest=sha256(f"{digest} {strayed}".encode()).hexdigest() if drift else digest,
+        uid=state.lineage,
+        version=f"{state.serial}-{strayed}" if drift else str(state.serial),
+        health=health,
+        detail=detail,
+    )
+
+
+def _unknown(key: Key, error: FoundryError) -> Live:
+    return Live(key=key, presence=Presence.UNKNOWN, detail=error.args[0])
+
+
+def _tell(key: Key, line: str, progress: Progress) -> None:
+    """Pass on what Terraform says of a resource: which, what, for how long."""
+    try:
+        said = orjson.loads(line)
+    except orjson.JSONDecodeError:
+        return
+    if str(said.get("type", "")).startswith("apply_"):
+        progress(key, said["@message"])

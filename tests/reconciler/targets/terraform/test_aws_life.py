@@ -1,0 +1,128 @@
+"""A cluster's life, by the real Terraform and AWS provider, at an emulated AWS.
+
+Real: terraform, hashicorp/aws, our module, the target. Emulated: the cloud, so no
+machine ever starts and every call answers at once.
+"""
+
+import base64
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from reconciler.values import Health, Key, Presence
+from schemas.errors import PermanentError
+from tests.reconciler.targets.contract import change, create, delete, look, silent
+from tests.reconciler.targets.terraform.aws import SECRET
+from tests.reconciler.targets.terraform.conftest import H100, SYSTEM, MakeWorld
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+
+def hits(folder: Path, canary: str) -> list[str]:
+    """Files under ``folder`` that hold a form of the canary, archives opened."""
+    raw = canary.encode()
+    forms = [raw, base64.b64encode(raw), raw.hex().encode()]
+    found = []
+    for file in folder.rglob("*"):
+        if not file.is_file() or file.is_symlink():
+            continue
+        contents = [file.read_bytes()]
+        if zipfile.is_zipfile(file):
+            with zipfile.ZipFile(file) as archive:
+                contents += [archive.read(name) for name in archive.namelist()]
+        if any(form in content for form in forms for content in contents):
+            found.append(str(file))
+    return found
+
+
+async def test_a_cluster_is_made_strays_grows_and_is_deleted(
+    aws_world: MakeWorld,
+) -> None:
+    world = aws_world()
+    target, unit, said = world.target, world.unit(), []
+
+    def note(key: Key, message: str) -> None:
+        said.append(message)
+
+    # Made from the plan that the dry run saved.
+    await target.dry_run(create(unit))
+    made = await target.apply(create(unit), note)
+    assert (made.digest, made.health) == (unit.digest, Health.SERVABLE)
+    assert any("aws_eks_cluster.this: Creation complete after" in line for line in said)
+    assert not any("planning" in line for line in said)
+    outputs = await target.outputs(unit.key)
+    assert str(outputs["cluster"]["endpoint"]).startswith("https://")  # type: ignore[index]
+
+    # Changed by hand: seen, named, and brought back.
+    eks = world.aws.client("eks")
+    (group,) = eks.list_nodegroups(clusterName="prod")["nodegroups"]
+    eks.update_nodegroup_config(
+        clusterName="prod", nodegroupName=group, scalingConfig={"desiredSize": 5}
+    )
+    world.look_again()
+    strayed = await look(target, unit.key)
+    assert strayed.health is Health.DEGRADED
+    assert 'aws_eks_node_group.fixed["system"]' in strayed.detail
+    assert strayed.uid == made.uid
+    healed = await target.apply(change(unit, strayed), silent)
+    assert (healed.digest, healed.health) == (unit.digest, Health.SERVABLE)
+    found = eks.describe_nodegroup(clusterName="prod", nodegroupName=group)
+    assert found["nodegroup"]["scalingConfig"]["desiredSize"] == 2
+
+    # A GPU pool more, and one version up, in one change that keeps the cluster.
+    bigger = world.unit(version="1.33", nodePools=[SYSTEM, H100])
+    summary = await target.preview(change(bigger, healed))
+    assert not summary.fatal
+    assert summary.counts["delete"] == summary.counts["replace"] == 0
+    grown = await target.apply(change(bigger, healed), silent)
+    assert (grown.uid, grown.digest) == (made.uid, bigger.digest)
+    assert eks.describe_cluster(name="prod")["cluster"]["version"] == "1.33"
+
+    # What an autoscaler wrote is its own (law 7).
+    (scaled,) = set(eks.list_nodegroups(clusterName="prod")["nodegroups"]) - {group}
+    eks.update_nodegroup_config(
+        clusterName="prod", nodegroupName=scaled, scalingConfig={"desiredSize": 2}
+    )
+    world.look_again()
+    assert (await look(target, unit.key)).digest == bigger.digest
+
+    # Deleted, and nothing stays.
+    await target.dry_run(delete(grown))
+    await target.delete(delete(grown), silent)
+    assert world.aws.left() == []
+    assert (await look(target, unit.key)).presence is Presence.ABSENT
+    assert hits(world.folder, SECRET) == []
+
+
+async def test_a_retained_cluster_is_neither_deleted_nor_replaced(
+    aws_world: MakeWorld,
+) -> None:
+    world = aws_world()
+    unit = world.unit(deletionPolicy="retain")
+    made = await world.target.apply(create(unit), silent)
+    with pytest.raises(PermanentError, match="deletionPolicy is retain"):
+        await world.target.dry_run(delete(made))
+    # Another range of addresses means another VPC, and so another cluster.
+    other = world.unit(deletionPolicy="retain", network={"cidr": "10.9.0.0/16"})
+    with pytest.raises(PermanentError, match=r"replace .*aws_vpc\.this"):
+        await world.target.dry_run(change(other, made))
+    assert await look(world.target, unit.key) == made
+    assert hits(world.folder, SECRET) == []
+
+
+async def test_a_quota_too_small_stops_the_plan(aws_world: MakeWorld) -> None:
+    world = aws_world(EMULATOR_QUOTA_VCPUS="200")
+    unit = world.unit(nodePools=[SYSTEM, H100])
+    with pytest.raises(PermanentError, match="up to 384 vCPUs") as caught:
+        await world.target.dry_run(create(unit))
+    assert "quota" in caught.value.hint
+    assert world.aws.left() == []
+    assert (await look(world.target, unit.key)).presence is Presence.ABSENT
+
+
+async def test_machines_that_no_zone_offers_stop_the_plan(aws_world: MakeWorld) -> None:
+    world = aws_world(EMULATOR_NOT_OFFERED="p5.48xlarge")
+    with pytest.raises(PermanentError, match=r"No zone of the cluster offers p5\.48x"):
+        await world.target.dry_run(create(world.unit(nodePools=[SYSTEM, H100])))
+    assert world.aws.left() == []
