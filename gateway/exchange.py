@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from http import HTTPStatus
+from typing import Any
 
 from gateway.accounts import estimate_input
 from gateway.answer import (
@@ -71,6 +72,7 @@ class Exchange:
         "_tried",
         "_upstream",
         "client",
+        "identity",
         "key",
         "limiters",
         "over",
@@ -105,6 +107,8 @@ class Exchange:
         self.limiters: tuple[Limiter, ...] = ()
         self.reserved: Amounts = {}
         self.slot: int | None = None
+        self.identity: dict[str, Any] = {}
+        """What its record says of it from the start."""
         self.tries = self._fails = 0
         self._choice: Choice | None = None
         self._upstream: Upstream | None = None

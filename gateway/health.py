@@ -14,7 +14,8 @@ FAILURES = 3
 """In a row, until an address is left alone. One may be chance; a replica that
 died fails every request, and each costs a client the time of a retry."""
 FIRST_PAUSE_S = 1.0
-MAX_PAUSE_S = 30.0
+MAX_PAUSE_S = 10.0
+"""A probe costs one try of one request; a replica that is back should not wait."""
 _SMOOTHING = 0.2
 """Weight of the newest answer in the mean latency: about the last ten count."""
 

@@ -38,8 +38,9 @@ worker cannot sit on what another needs, large enough to be asked for rarely."""
 
 
 class Limiter(NamedTuple):
-    """One limit of one scope."""
+    """One limit of one scope; make it with `of`."""
 
+    id: str
     scope: str
     """What is limited, such as ``key team/ci``."""
     kind: Kind
@@ -48,11 +49,10 @@ class Limiter(NamedTuple):
     per: str = "month"
     """Of a budget: ``day`` or ``month``, in UTC."""
 
-    @property
-    def id(self) -> str:
-        if self.kind == "budget":
-            return f"{self.scope}:{self.per}"
-        return f"{self.scope}:{self.kind}"
+    @classmethod
+    def of(cls, scope: str, kind: Kind, limit: int, per: str = "month") -> Limiter:
+        name = f"{scope}:{per if kind == 'budget' else kind}"
+        return cls(name, scope, kind, limit, per)
 
     def describe(self) -> str:
         match self.kind:

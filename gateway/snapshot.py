@@ -266,7 +266,7 @@ def _limiters(scope: str, table: config.Limits) -> tuple[Limiter, ...]:
         ("budget", budget),
     )
     return tuple(
-        Limiter(scope, kind, limit, table.budget_per)
+        Limiter.of(scope, kind, limit, table.budget_per)
         for kind, limit in limits
         if limit is not None
     )

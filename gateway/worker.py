@@ -145,7 +145,7 @@ class Worker:
         assert self._in_flight is not None
         upstream, usage = outcome.upstream, outcome.usage
         price = NO_PRICE if upstream is None else upstream.price
-        record = self._identity(exchange) | {
+        record = exchange.identity | {
             "upstream": upstream.name if upstream is not None else None,
             "status": outcome.status,
             "stream": outcome.chunks > 0,
@@ -205,8 +205,9 @@ class Worker:
     def _begin(self, exchange: Exchange) -> None:
         if self._in_flight is not None:
             price = exchange.route.price
+            exchange.identity = self._identity(exchange)
             exchange.slot = self._in_flight.begin(
-                self._identity(exchange)
+                exchange.identity
                 | {
                     "input": estimate_input(exchange.request.raw),
                     "price": (price.input, price.output),

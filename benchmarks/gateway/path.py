@@ -13,6 +13,7 @@ import asyncio
 import cProfile
 import pstats
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,10 +22,23 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from gateway.files import Bundle, compile_bundle
+from gateway.limits import Limiter
 from gateway.worker import Worker
-from schemas.gateway import GatewayConfig, Key, Route, Target, Upstream, hash_key
+from schemas.gateway import (
+    GatewayConfig,
+    Key,
+    Limits,
+    Listener,
+    Price,
+    Route,
+    Target,
+    Upstream,
+    hash_key,
+)
 from schemas.gateway_toml import dump
+from schemas.units import Money
 
+GRANT = {"amount": 10**12, "retry_after_s": 0.0}
 URL = "http://127.0.0.1:1"
 BODY = (
     b'{"model":"smol","messages":[{"role":"system","content":"You are a helpful '
@@ -71,10 +85,25 @@ class Sink:
         return lambda *_: None
 
 
-def worker(loop: asyncio.AbstractEventLoop) -> Worker:
+PLENTY = Limits(
+    requests_per_minute=10**9,
+    tokens_per_minute=10**12,
+    concurrent=10**5,
+    budget=Money("1000000USD"),
+)
+PRICE = Price(input=Money("1USD"), output=Money("2USD"))
+
+
+def worker(loop: asyncio.AbstractEventLoop, folder: Path | None) -> Worker:
+    full = folder is not None
     config = GatewayConfig(
-        keys={"team/ci": Key(hash=hash_key("k"))},
-        upstreams={"team/mock": Upstream(urls=(URL,), model="mock")},
+        gateway=Listener(usage="usage" if full else None),
+        keys={"team/ci": Key(hash=hash_key("k"), limits=PLENTY if full else Limits())},
+        upstreams={
+            "team/mock": Upstream(
+                urls=(URL,), model="mock", price=PRICE if full else None
+            )
+        },
         routes={
             "team/chat": Route(
                 models=("smol",), targets=(Target(upstream="team/mock"),)
@@ -82,19 +111,37 @@ def worker(loop: asyncio.AbstractEventLoop) -> Worker:
         },
     )
     bundle = Bundle(dump(config), '{"version": 1}', {})
-    return Worker(compile_bundle(bundle), loop, seed=1, tell=lambda _: None)
+    made: list[Worker] = []
+
+    def grant(message: dict[str, Any]) -> None:
+        if message["op"] == "lease":
+            name = Limiter(*message["limiter"]).id
+            loop.call_soon(made[0].granted, {"id": name, **GRANT})
+
+    made.append(
+        Worker(
+            compile_bundle(bundle),
+            loop,
+            seed=1,
+            tell=grant,
+            spool=(folder, "bench") if folder is not None else None,
+        )
+    )
+    return made[0]
 
 
 class Line:
     """One client connection and one upstream connection, kept alive."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, folder: Path | None = None
+    ) -> None:
         from gateway.upstream import Pool, UpstreamConnection  # noqa: PLC0415
 
-        self.worker = worker(loop)
+        self.worker = worker(loop, folder)
         address = self.worker.snapshot.upstreams["team/mock"].addresses[0]
         pool = Pool(address, loop, None, wanted=lambda _: True)
-        self.worker._pools[URL] = pool  # noqa: SLF001  an open connection, as after a first request
+        self.worker._pools[URL] = pool
         self.upstream = UpstreamConnection(pool)
         self.upstream.connection_made(Sink())  # type: ignore[arg-type]
         pool.give_back(self.upstream)
@@ -128,10 +175,23 @@ def smallest(what: Callable[[], None], *, count: int, rounds: int = 30) -> float
 
 
 def main() -> None:
-    loop = asyncio.new_event_loop()
-    line = Line(loop)
-    line.plain()
-    assert line.out.last.endswith(DOCUMENT), line.out.last
+    with tempfile.TemporaryDirectory() as folder:
+        loop = asyncio.new_event_loop()
+        lean, full = Line(loop), Line(loop, Path(folder))
+        # The first request waits for each of its leases once.
+        body = BODY % b""
+        full.client.data_received(HEAD % len(body) + body)
+        for _ in range(8):
+            loop.run_until_complete(asyncio.sleep(0))
+        full.upstream.data_received(ANSWER)
+        for name, line in (("lean", lean), ("limits + records", full)):
+            line.plain()
+            assert line.out.last.endswith(DOCUMENT), line.out.last
+            measure(name, line)
+        loop.close()
+
+
+def measure(name: str, line: Line) -> None:
     if "profile" in sys.argv:
         profile = cProfile.Profile()
         profile.enable()
@@ -140,10 +200,10 @@ def main() -> None:
         profile.disable()
         pstats.Stats(profile).sort_stats("tottime").print_stats(32)
         return
-    print(f"plain request   {smallest(line.plain, count=1000):6.1f} us")
+    plain = smallest(line.plain, count=1000)
     line.begin_stream()
-    print(f"streamed chunk  {smallest(line.chunk, count=3000):6.1f} us")
-    loop.close()
+    chunk = smallest(line.chunk, count=3000)
+    print(f"{name:18} request {plain:6.1f} us   streamed chunk {chunk:6.1f} us")
 
 
 if __name__ == "__main__":

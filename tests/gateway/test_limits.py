@@ -52,7 +52,7 @@ class Office:
 def test_no_minute_admits_more_than_a_full_bucket_and_its_refill(
     limit: int, workers: int, seed: int
 ) -> None:
-    office = Office(Limiter("key a/b", "requests", limit), workers)
+    office = Office(Limiter.of("key a/b", "requests", limit), workers)
     dice = random.Random(seed)
     admitted, now = 0, NOW
     for _ in range(400):
@@ -68,7 +68,7 @@ def test_no_minute_admits_more_than_a_full_bucket_and_its_refill(
 def test_never_more_requests_run_at_once_than_allowed(
     limit: int, workers: int, seed: int
 ) -> None:
-    office = Office(Limiter("key a/b", "concurrent", limit), workers)
+    office = Office(Limiter.of("key a/b", "concurrent", limit), workers)
     dice = random.Random(seed)
     running: list[int] = []
     for _ in range(300):
@@ -86,7 +86,7 @@ def test_never_more_requests_run_at_once_than_allowed(
 def test_a_budget_is_never_overspent_when_the_estimate_is_an_upper_bound(
     limit: int, workers: int, seed: int
 ) -> None:
-    limiter = Limiter("key a/b", "budget", limit)
+    limiter = Limiter.of("key a/b", "budget", limit)
     office = Office(limiter, workers)
     dice = random.Random(seed)
     spent = 0
@@ -104,7 +104,7 @@ def test_a_budget_is_never_overspent_when_the_estimate_is_an_upper_bound(
 
 
 def test_an_answer_that_cost_more_than_reserved_is_paid_by_the_next_slice() -> None:
-    office = Office(Limiter("key a/b", "tokens", 1000), workers=1)
+    office = Office(Limiter.of("key a/b", "tokens", 1000), workers=1)
     assert office.admit(0, 100, NOW)
     office.settle(0, 100, 900)
     assert not office.admit(0, 200, NOW)
@@ -112,24 +112,24 @@ def test_an_answer_that_cost_more_than_reserved_is_paid_by_the_next_slice() -> N
 
 
 def test_a_request_larger_than_a_minutes_worth_passes_alone() -> None:
-    office = Office(Limiter("key a/b", "tokens", 1000), workers=2)
+    office = Office(Limiter.of("key a/b", "tokens", 1000), workers=2)
     assert office.admit(0, 5000, NOW)
     assert not office.admit(1, 1, NOW + 200)
     assert office.admit(1, 1, NOW + 301)
 
 
 def test_a_denial_says_when_it_is_worth_asking_again() -> None:
-    authority, limiter = Authority(), Limiter("key a/b", "requests", 60)
+    authority, limiter = Authority(), Limiter.of("key a/b", "requests", 60)
     for _ in range(60):
         authority.grant(limiter, worker=1, need=1, workers=60, now=NOW)
     grant = authority.grant(limiter, worker=1, need=5, workers=60, now=NOW)
     assert grant == (0, 5.0)
-    budget = Limiter("key a/b", "budget", 10, "day")
+    budget = Limiter.of("key a/b", "budget", 10, "day")
     assert authority.grant(budget, worker=1, need=11, workers=1, now=NOW) == (0, 43200)
 
 
 def test_what_a_dead_worker_held_is_free_again_and_what_it_spent_is_not() -> None:
-    authority, limiter = Authority(), Limiter("key a/b", "budget", 100)
+    authority, limiter = Authority(), Limiter.of("key a/b", "budget", 100)
     assert (
         authority.grant(limiter, worker=1, need=100, workers=1, now=NOW).amount == 100
     )
@@ -140,7 +140,7 @@ def test_what_a_dead_worker_held_is_free_again_and_what_it_spent_is_not() -> Non
 
 
 def test_a_budget_begins_anew_with_its_window() -> None:
-    authority, limiter = Authority(), Limiter("key a/b", "budget", 100, "day")
+    authority, limiter = Authority(), Limiter.of("key a/b", "budget", 100, "day")
     authority.spent("key a/b", 100, worker=0, at=NOW)
     assert authority.grant(limiter, worker=1, need=1, workers=1, now=NOW).amount == 0
     tomorrow = NOW + 86400

@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 import pytest
 
-from gateway.health import FAILURES, FIRST_PAUSE_S, Health, RetryBudget
+from gateway.health import FAILURES, FIRST_PAUSE_S, MAX_PAUSE_S, Health, RetryBudget
 from gateway.openai import Request, read_request
 from gateway.routing import Choice, choose
 from gateway.snapshot import Route, compile_snapshot
@@ -216,8 +216,8 @@ def test_successes_between_failures_keep_a_breaker_closed() -> None:
 def test_an_address_that_asks_for_a_rest_gets_a_bounded_one() -> None:
     health = Health()
     health.rest(0.0, 3600)
-    assert not health.usable(29.9)
-    assert health.usable(30.0)
+    assert not health.usable(MAX_PAUSE_S - 0.1)
+    assert health.usable(MAX_PAUSE_S)
 
 
 def test_retries_are_bounded_to_a_part_of_the_requests() -> None:
