@@ -131,6 +131,7 @@ def open_foundry(
     home = home_of(repo, environment, state)
     home.root.mkdir(parents=True, exist_ok=True, mode=0o700)
     home.gateway_config.parent.mkdir(exist_ok=True)
+    home.local_key()  # the gateway's config may refer to its hash
     store = open_store(
         home.url, key=home.ledger_key, origin=f"bud/{environment}", clock=now
     )

@@ -9,12 +9,12 @@ import click
 
 from reconciler import lockfile
 from reconciler.cli.context import Context, pass_context
-from reconciler.load import load, read_tree
-from reconciler.overlay import look_over, overlay
+from reconciler.load import load
+from reconciler.overlay import overlay
 from reconciler.scaffold import scaffold
+from reconciler.validate import validate as check
 from reconciler.values import Commit
 from schemas.catalog import catalog
-from schemas.errors import SpecError
 from schemas.kinds import KINDS, json_schema
 
 __all__ = ["COMMANDS"]
@@ -41,20 +41,13 @@ def init(context: Context, directory: Path) -> None:
 @pass_context
 def validate(context: Context) -> None:
     """Show every error of the checkout at once."""
-    reading = read_tree(context.repo, _UNNAMED)
-    problems = [*reading.problems]
-    for name in reading.documents.environments:
-        problems += look_over(reading.documents, name, broken=reading.broken)[1]
-    if problems:
-        raise SpecError(problems)
+    documents = check(context.repo, _UNNAMED)
     counts = {
-        "objects": len(reading.documents.spec),
-        "environments": len(reading.documents.environments),
+        "objects": len(documents.spec),
+        "environments": len(documents.environments),
     }
-    context.show(
-        counts,
-        f"{counts['objects']} objects and {counts['environments']} environments are valid",
-    )
+    said = ", ".join(f"{count} {what}" for what, count in counts.items())
+    context.show(counts, f"all is valid: {said}")
 
 
 @click.command()
