@@ -12,6 +12,7 @@ from reconciler.cli.context import Context, pass_context
 from reconciler.load import load
 from reconciler.overlay import overlay
 from reconciler.scaffold import scaffold
+from reconciler.targets.local import digest_path
 from reconciler.validate import validate as check
 from reconciler.values import Commit
 from schemas.catalog import catalog
@@ -80,4 +81,18 @@ def resolve(context: Context, check: bool) -> int:  # noqa: FBT001
     return 3 if check and moved else 0
 
 
-COMMANDS = [init, validate, schema, resolve]
+@click.group()
+def model() -> None:
+    """Weights on this machine."""
+
+
+@model.command()
+@click.argument("path", type=click.Path(exists=True, path_type=Path))
+@pass_context
+def digest(context: Context, path: Path) -> None:
+    """Print the SHA-256 that a Model names its weights by: of a file, or a folder."""
+    found = digest_path(path)
+    context.show({"sha256": found}, found)
+
+
+COMMANDS = [init, validate, schema, resolve, model]
