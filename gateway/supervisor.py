@@ -102,6 +102,15 @@ class Supervisor:
             folder = files.config.parent / listener.usage
             self.books = Books(folder, self.authority)
         self._hired = 0
+        folder = files.config.parent
+        self._tls = (
+            None
+            if listener.tls is None
+            else {
+                name: None if path is None else str(folder / path)
+                for name, path in listener.tls.model_dump().items()
+            }
+        )
         self._stopping = False
         self._changed = asyncio.Event()
 
@@ -250,6 +259,7 @@ class Supervisor:
                 "generation": self.generation,
                 "bundle": self._bundle.to_json(),
                 "spool": self._spool_of(slot),
+                "tls": self._tls,
             }
             write_message(slot.writer, message)
 

@@ -43,6 +43,7 @@ __all__ = [
     "Route",
     "Target",
     "Timeouts",
+    "Tls",
     "Upstream",
     "hash_key",
 ]
@@ -170,10 +171,22 @@ class Project(_Table):
     limits: Limits = Limits()
 
 
+class Tls(_Table):
+    """TLS 1.3 towards clients. Paths are relative to the config file."""
+
+    certificate: str
+    """PEM, with the chain."""
+    key: str
+    client_ca: str | None = None
+    """If set, a client must show a certificate that one of these signed."""
+
+
 class Listener(_Table):
     """The process itself: where it listens and what it bears."""
 
     listen: HostPort = "127.0.0.1:8080"
+    tls: Tls | None = None
+    """Absent: plain HTTP, for a listener that only a proxy or this machine reaches."""
     admin: HostPort = "127.0.0.1:9464"
     """Health, readiness, metrics and status; keep it on loopback."""
     workers: int = Field(default=1, ge=0, le=256)
