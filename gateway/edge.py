@@ -257,6 +257,8 @@ class Downstream(asyncio.Protocol):
         self._start(key, request)
 
     def _start(self, key: Key, request: Request) -> None:
+        assert self._reader.head is not None
+        fields = self._reader.head.fields
         route = key.routes.get(request.model)
         if route is None:
             raise BadRequest(
@@ -279,6 +281,7 @@ class Downstream(asyncio.Protocol):
             request=request,
             request_id=self._request_id,
             framing=self._framing,
+            trace=_trace_lines(fields) if b"traceparent" in fields else b"",
         )
         self._exchange = exchange
         self._runtime.admit(exchange)
@@ -353,3 +356,12 @@ class Downstream(asyncio.Protocol):
             self._transport.close()
         self._keep_alive = False
         self._framing.keep_alive = False
+
+
+def _trace_lines(fields: dict[bytes, bytes]) -> bytes:
+    """Pass the W3C trace context on: the upstream's spans join the client's."""
+    return b"".join(
+        b"%b: %b\r\n" % (name, fields[name])
+        for name in (b"traceparent", b"tracestate")
+        if name in fields
+    )

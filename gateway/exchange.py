@@ -69,6 +69,7 @@ class Exchange:
         "_response",
         "_runtime",
         "_sent_at",
+        "_trace",
         "_tried",
         "_upstream",
         "client",
@@ -95,7 +96,9 @@ class Exchange:
         request: Request,
         request_id: bytes,
         framing: Framing,
+        trace: bytes = b"",
     ) -> None:
+        self._trace = trace
         self._runtime, self.client = runtime, client
         self.key, self.route, self.request = key, route, request
         self.request_id, self._framing = request_id, framing
@@ -193,8 +196,8 @@ class Exchange:
             return
         head = choice.target.upstream.heads[choice.address.url, self.request.op]
         connection.send(
-            b"%bx-request-id: %b\r\ncontent-length: %d\r\n\r\n%b"
-            % (head, self.request_id, len(body), body),
+            b"%b%bx-request-id: %b\r\ncontent-length: %d\r\n\r\n%b"
+            % (head, self._trace, self.request_id, len(body), body),
             self,
         )
 

@@ -272,3 +272,24 @@ async def test_idle_connections_are_reused_and_a_stale_one_costs_no_try(
     await upstream.stop()
     await upstream.start(port)
     assert await text_of(gateway) == "hello"
+
+
+async def test_a_request_id_and_a_trace_go_through(
+    start: Start, upstream: MockUpstream
+) -> None:
+    gateway = await start(config_for(upstream))
+    trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    given = {"x-request-id": "mine-1", "traceparent": trace, "x-secret": "no"}
+    raw = await gateway.client().chat.completions.with_raw_response.create(
+        **ASK, extra_headers=given
+    )
+    assert raw.headers["x-request-id"] == "mine-1"
+    assert raw.headers["x-bud-route"] == "team/chat"
+    assert raw.headers["x-bud-upstream"] == "team/u0"
+    [asked] = upstream.asked
+    assert asked.headers["x-request-id"] == "mine-1"
+    assert asked.headers["traceparent"] == trace
+    assert "x-secret" not in asked.headers
+    assert "bearer" not in asked.headers.get("authorization", "")
+    raw = await gateway.client().chat.completions.with_raw_response.create(**ASK)
+    assert raw.headers["x-request-id"].startswith("req-")
