@@ -11,15 +11,20 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from reconciler.targets.kubernetes.manifests import Json
+from reconciler.targets.kubernetes.manifests import Json, ObjectId
 from reconciler.values import Health
 
-__all__ = ["Finding", "assess"]
+__all__ = ["Finding", "assess", "takes_time"]
 
 Finding = tuple[Health, str]
 """A word, and why it is not a better one."""
 
 _ROLLED: Finding = (Health.ROLLED, "")
+
+
+def takes_time(which: ObjectId) -> bool:
+    """Whether objects of this kind have a status to wait for."""
+    return (which.api_version.rpartition("/")[0], which.kind) in _RULES
 
 
 def assess(live: Json) -> Finding:

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from reconciler.targets.kubernetes.client import Client
 from reconciler.targets.kubernetes.discovery import Discovery
+from reconciler.targets.kubernetes.health import assess, takes_time
 from reconciler.targets.kubernetes.holding import Holding
 from reconciler.targets.kubernetes.manifests import (
     OWNER_LABEL,
@@ -31,7 +32,7 @@ from reconciler.targets.kubernetes.record import (
     record_id,
     unit_key,
 )
-from reconciler.values import Key
+from reconciler.values import Health, Key
 from schemas.errors import FoundryError
 
 __all__ = ["WATCHED", "Found", "Reader", "every"]
@@ -96,6 +97,20 @@ class Reader:
         return Holding(
             record=record, record_live=live, objects=await self._members(record)
         )
+
+    async def rolling(self, record: Record) -> str:
+        """Say what still rolls, asking only what takes time; nothing when nothing does.
+
+        A read that fails, or an object that is gone, is for a look at all to tell.
+        """
+        slow = [which for which in record.members if takes_time(which)]
+        lives = await every(self._member(which) for which in slow)
+        for which, live in zip(slow, lives, strict=True):
+            if live is not None:
+                health, why = assess(live)
+                if health is Health.APPLIED:
+                    return f"{which}: {why}"
+        return ""
 
     async def look_all(self, keys: Iterable[Key]) -> Found:
         """Read every unit of ours, and the ones of ``keys`` that are not there.

@@ -44,11 +44,14 @@ _SPARE_NAMESPACE = "default"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rehearsal:
-    """One object, as it is to be sent."""
+    """One object, as it is to be sent; ``unchanged`` when sending it would do nothing."""
 
     manifest: Json
     force: bool
     fingerprint: str
+    unchanged: bool
+    predicted: Json
+    """What the API server says it would become."""
     handover: Json | None = None
     """To be applied first under another manager: see ``_handover``."""
 
@@ -96,6 +99,11 @@ async def rehearse(
         manifest=manifest,
         force=force,
         fingerprint=fingerprint(result),
+        predicted=result,
+        # The values of a Secret are in no fingerprint: it is always sent.
+        unchanged=live is not None
+        and which.kind != "Secret"
+        and fingerprint(live) == fingerprint(result),
         handover=handover,
     )
 

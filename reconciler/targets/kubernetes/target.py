@@ -17,19 +17,31 @@ from dataclasses import dataclass, replace
 from reconciler.targets.base import Progress
 from reconciler.targets.kubernetes.client import Client
 from reconciler.targets.kubernetes.credentials import Credentials, fill
+from reconciler.targets.kubernetes.diff import (
+    UnitDiff,
+    compare,
+    compare_objects,
+    secrets_of,
+)
 from reconciler.targets.kubernetes.discovery import Discovery
 from reconciler.targets.kubernetes.helm import Renderer
 from reconciler.targets.kubernetes.holding import Holding, describe
-from reconciler.targets.kubernetes.manifests import ObjectId, identify, mark, part_of
+from reconciler.targets.kubernetes.manifests import (
+    Json,
+    ObjectId,
+    identify,
+    mark,
+    part_of,
+)
 from reconciler.targets.kubernetes.pods import explain
 from reconciler.targets.kubernetes.probe import Probe, serves_model
 from reconciler.targets.kubernetes.reader import WATCHED, Reader, every
-from reconciler.targets.kubernetes.record import record_id
+from reconciler.targets.kubernetes.record import Record, record_id
 from reconciler.targets.kubernetes.rehearsal import Rehearsal, rehearse
 from reconciler.targets.kubernetes.watches import Watches
 from reconciler.targets.kubernetes.writer import Writer
 from reconciler.targets.precondition import check_precondition
-from reconciler.values import Change, Health, Key, Live, Presence, Unit
+from reconciler.values import Action, Change, Health, Key, Live, Presence, Unit
 from renderers.helm import read_release
 from renderers.kubernetes import namespace_of
 from schemas.errors import FoundryError, PermanentError, TemporaryError
@@ -94,15 +106,45 @@ class KubernetesTarget:
         return {live.key: live for live in answers}
 
     async def dry_run(self, change: Change) -> None:
-        live, holding = await self._look(change.key)
+        live, holding = await self._look(change)
         check_precondition(change, live)
         if change.unit is None:
             await self._dry_delete(holding)
         elif live.digest != change.unit.digest:
             await self._rehearse(change.unit, live, holding)
 
+    async def diff(self, change: Change) -> UnitDiff:
+        """Say what ``change`` would change: intended, rendered and live.
+
+        Raises:
+            PermanentError: the API server refuses it.
+            TemporaryError: what lives is unknown, or moved.
+        """
+        live, holding = await self._look(change)
+        check_precondition(change, live)
+        lives = [item for item in holding.objects.values() if item is not None]
+        old = holding.record.content if holding.record is not None else b""
+        was = await self._rendered(old)
+        if change.unit is None:
+            gone = compare_objects(lives, [], secrets=secrets_of(lives))
+            return UnitDiff(
+                intent=compare(_values(old), {}, where=str(change.key.ref)),
+                rendered=compare_objects(was, []),
+                live=gone,
+            )
+        self._rehearsed.pop(change.key, None)
+        objects = await self._rehearse(change.unit, live, holding)
+        predicted = [rehearsal.predicted for rehearsal in objects.values()]
+        secrets = secrets_of([*lives, *predicted])
+        new = change.unit.content
+        return UnitDiff(
+            intent=compare(_values(old), _values(new), where=str(change.key.ref)),
+            rendered=compare_objects(was, await self._rendered(new)),
+            live=compare_objects(lives, predicted, secrets=secrets),
+        )
+
     async def apply(self, change: Change, progress: Progress) -> Live:
-        live, holding = await self._look(change.key)
+        live, holding = await self._look(change)
         check_precondition(change, live)
         unit = change.unit
         assert unit is not None, "checked by check_precondition"
@@ -110,11 +152,14 @@ class KubernetesTarget:
             objects = await self._rehearse(unit, live, holding)
             self._rehearsed.pop(unit.key, None)
             await self._writer.ensure_namespace(namespace_of(unit.key.ref.project))
-            await self._writer.write(unit, holding, objects, progress)
-        return await self._until_servable(unit, progress)
+            record = await self._writer.write(unit, holding, objects, progress)
+        else:
+            assert holding.record is not None, "a digest comes from a record"
+            record = holding.record
+        return await self._until_servable(unit, record, progress)
 
     async def delete(self, change: Change, progress: Progress) -> None:
-        live, holding = await self._look(change.key)
+        live, holding = await self._look(change)
         check_precondition(change, live)
         if live.presence is Presence.PRESENT:
             await self._writer.remove(change.key, holding, progress)
@@ -127,12 +172,15 @@ class KubernetesTarget:
         except FoundryError as error:
             return _unknown(key, error)
 
-    async def _look(self, key: Key) -> tuple[Live, Holding]:
+    async def _look(self, change: Change) -> tuple[Live, Holding]:
+        # What is to be created was just seen to be absent, orphans and all; should one
+        # have come since, its dry run finds it.
+        orphans = change.action is not Action.CREATE
         try:
-            holding = await self._reader.look(key)
+            holding = await self._reader.look(change.key, orphans=orphans)
         except FoundryError as error:
-            return _unknown(key, error), _NOTHING
-        return describe(key, holding), holding
+            return _unknown(change.key, error), _NOTHING
+        return describe(change.key, holding), holding
 
     async def _answer(self, key: Key, found: Holding | FoundryError) -> Live:
         """Describe a unit, and ask it for an answer once it is rolled."""
@@ -169,8 +217,7 @@ class KubernetesTarget:
             for m in rendered
         ]
         manifests = [await fill(m, self._credentials) for m in manifests]
-        namespace = f"/api/v1/namespaces/{where.namespace}"
-        exists = await self._client.get(namespace) is not None
+        exists = await self._writer.has_namespace(where.namespace)
         rehearsals = await every(
             rehearse(
                 self._client,
@@ -182,10 +229,20 @@ class KubernetesTarget:
             for manifest in manifests
         )
         objects = dict(zip(map(identify, manifests), rehearsals, strict=True))
+        # Kept until the write, for a whole plan: without what only a diff shows.
+        kept = {which: replace(r, predicted={}) for which, r in objects.items()}
         self._rehearsed[unit.key] = _Rehearsed(
-            digest=unit.digest, version=live.version, objects=objects
+            digest=unit.digest, version=live.version, objects=kept
         )
         return objects
+
+    async def _rendered(self, content: bytes) -> list[Json]:
+        """Manifests of a release; none of one whose chart this version has no more."""
+        if not content:
+            return []
+        with suppress(PermanentError):
+            return [dict(item) for item in await self._renderer.render(content)]
+        return []
 
     async def _dry_delete(self, holding: Holding) -> None:
         doomed = {which: live for which, live in holding.objects.items() if live}
@@ -195,33 +252,46 @@ class KubernetesTarget:
             for path, live in zip(paths, doomed.values(), strict=True)
         )
 
-    async def _until_servable(self, unit: Unit, progress: Progress) -> Live:
+    async def _until_servable(
+        self, unit: Unit, record: Record, progress: Progress
+    ) -> Live:
         """Wait for events and look; what serves meanwhile is the cluster's to keep.
 
         Raises:
             TemporaryError: no room, or somebody writes against us.
             PermanentError: the new revision does not start.
         """
-        key, set_id = unit.key, part_of(record_id(unit.key.ref))
         deadline = time.monotonic() + _patience(unit)
-        with self._watches.listening(set_id) as moved:
+        with self._watches.listening(part_of(record.where)) as moved:
             while True:
                 moved.clear()
-                holding = await self._reader.look(key)
-                live = await self._answer(key, holding)
-                if live.digest != unit.digest:
-                    raise TemporaryError(
-                        f"cannot apply {key}: it was changed meanwhile ({live.detail})"
-                    )
-                if live.health is Health.SERVABLE:
-                    return live
-                progress(key, live.detail)
                 left = deadline - time.monotonic()
-                if live.health is Health.DEGRADED or left <= 0:
-                    raise await self._failure(key, holding, live)
+                rolling = await self._reader.rolling(record) if left > 0 else ""
+                if rolling:
+                    progress(unit.key, rolling)
+                elif live := await self._check_servable(unit, left, progress):
+                    return live
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(min(_LOOK_S, left)):
+                    async with asyncio.timeout(min(_LOOK_S, max(left, 0))):
                         await moved.wait()
+
+    async def _check_servable(
+        self, unit: Unit, left_s: float, progress: Progress
+    ) -> Live | None:
+        """Look at all of it: servable, or not yet (None), or never."""
+        key = unit.key
+        holding = await self._reader.look(key)
+        live = await self._answer(key, holding)
+        if live.digest != unit.digest:
+            raise TemporaryError(
+                f"cannot apply {key}: it was changed meanwhile ({live.detail})"
+            )
+        if live.health is Health.SERVABLE:
+            return live
+        progress(key, live.detail)
+        if live.health is Health.DEGRADED or left_s <= 0:
+            raise await self._failure(key, holding, live)
+        return None
 
     async def _failure(self, key: Key, holding: Holding, live: Live) -> FoundryError:
         reason, no_room = await explain(self._client, holding)
@@ -239,6 +309,10 @@ _NOTHING = Holding(record=None, record_live=None, objects={})
 def _unknown(key: Key, error: FoundryError) -> Live:
     detail = str(error).partition("\n")[0]
     return Live(key=key, presence=Presence.UNKNOWN, detail=detail)
+
+
+def _values(content: bytes) -> Mapping[str, object]:
+    return read_release(content).values if content else {}
 
 
 def _is_idle(holding: Holding) -> bool:

@@ -39,10 +39,13 @@ class Writer:
         self._client, self._discovery, self._owner = client, discovery, owner
         self._gone_s = gone_s
 
+    async def has_namespace(self, name: str) -> bool:
+        return await self._client.get(f"/api/v1/namespaces/{name}") is not None
+
     async def ensure_namespace(self, name: str) -> None:
         """Make the namespace if there is none; one that is there is never touched,
         and none is ever deleted (flux2#1366)."""
-        if await self._client.get(f"/api/v1/namespaces/{name}") is not None:
+        if await self.has_namespace(name):
             return
         labels = {
             "app.kubernetes.io/managed-by": "bud-foundry",
@@ -79,11 +82,12 @@ class Writer:
             members={**leaving, **wanted},
         )
         await self._record(record)
-        written: dict[ObjectId, Member] = {}
+        written = dict(wanted)
         for wave in waves(rehearsals):
             progress(unit.key, f"writing {', '.join(w.kind for w in wave)}")
-            results = await every(self._apply(w, rehearsals[w]) for w in wave)
-            for which, live in zip(wave, results, strict=True):
+            moved = [w for w in wave if not rehearsals[w].unchanged]
+            results = await every(self._apply(w, rehearsals[w]) for w in moved)
+            for which, live in zip(moved, results, strict=True):
                 written[which] = Member(fingerprint=fingerprint(live))
         if leaving:
             await self._remove(unit.key, leaving, holding.objects, progress)

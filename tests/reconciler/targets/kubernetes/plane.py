@@ -156,7 +156,11 @@ def plane(folder: Path) -> Iterator[Plane]:
         _start_api_server(running, etcd, api_port)
         config = folder / "kubeconfig.yaml"
         config.write_text(yaml.safe_dump(running.kubeconfig()))
-        common = (f"--kubeconfig={config}", "--leader-elect=false")
+        common = (
+            *(f"--kubeconfig={config}", "--leader-elect=false"),
+            # Their own limits are for a machine of many; here they would be timed.
+            *("--kube-api-qps=1000", "--kube-api-burst=2000"),
+        )
         running.start(
             "kube-controller-manager",
             *common,
