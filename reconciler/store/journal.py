@@ -91,7 +91,7 @@ class Journal:
         """Before a write: say what will be attempted, and own what it may leave.
 
         Raises:
-            PermanentError: nothing was recorded, so nothing may be applied.
+            PermanentError: it is not known to be recorded: nothing may be applied.
             TemporaryError: the same, but it may go through later.
         """
         changes: dict[Key, Owned | None] = {item.key: item for item in owned}
@@ -113,7 +113,7 @@ class Journal:
         inventory.
 
         Raises:
-            PermanentError: nothing was recorded.
+            PermanentError: it is not known to be recorded: the next run observes.
             TemporaryError: the same, but it may go through later.
         """
         changes: dict[Key, Owned | None] = {item.key: item for item in owned}

@@ -66,6 +66,24 @@ def test_a_tree_is_taken_up_again_from_its_nodes(size: int) -> None:
     assert tree.root() == ROOTS[64]
 
 
+# The tree of the Certificate Transparency implementations' own tests.
+PUBLISHED = [
+    bytes.fromhex(item)
+    for item in ("", "00", "10", "2021", "3031", "40414243", "5051525354555657")
+] + [bytes.fromhex("606162636465666768696a6b6c6d6e6f")]
+
+
+def test_the_published_tree_has_its_published_root() -> None:
+    tree = merkle.Tree()
+    for item in PUBLISHED:
+        tree.append(merkle.leaf_hash(item))
+
+    assert merkle.leaf_hash(b"").hex().startswith("6e340b9cffb37a989ca544e6bb780a2c")
+    assert tree.root().hex() == (
+        "5dc9da79a70659a9ad559cb701ded9a2ab9d823aad2f4960cfe370eff4604328"
+    )
+
+
 def test_a_leaf_is_never_taken_for_a_node() -> None:
     forged = LEAVES[0] + LEAVES[1]
 
@@ -91,6 +109,8 @@ def bent(path: list[bytes]) -> Iterator[list[bytes]]:
     if len(path) > 1:
         yield path[::-1]
         yield [path[0] + path[1], *path[2:]]
+        # The same bytes in a row, divided elsewhere.
+        yield [path[1][-1:] + path[0], path[1][:-1], *path[2:]]
 
 
 def bent_inclusions(proof: Inclusion) -> Iterator[Inclusion]:

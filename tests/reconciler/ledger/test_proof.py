@@ -107,6 +107,15 @@ def test_a_key_that_nobody_pinned_proves_nothing(
         check_proof(proof, [signer.verifier])
 
 
+def test_growth_from_one_log_into_another_is_no_growth(
+    log: Log, nodes: Nodes, signer: Signer
+) -> None:
+    other = Signer("bud/other", bytes(32))
+    proof = prove_consistency(signed(log, 3, signer), signed(log, 9, other), nodes)
+    with pytest.raises(ChainBrokenError, match="do not join"):
+        check_proof(proof, [signer.verifier, other.verifier])
+
+
 def test_what_is_no_proof_is_refused() -> None:
     for text in ("", "{}", "[]", '{"kind":"bud.ledger/other/v1"}'):
         with pytest.raises(ChainBrokenError, match="cannot read proof"):

@@ -132,6 +132,12 @@ def test_the_first_bad_entry_is_named(log: Log) -> None:
     assert caught.value.expected != caught.value.found == parse(log[4]).prev
 
 
+def test_an_entry_that_miscounts_itself_is_found(log: Log) -> None:
+    lines = [log[0], replace(parse(log[1]), seq=2).line()]
+    with pytest.raises(ChainBrokenError, match="entry 1: found entry 2"):
+        verify(line + b"\n" for line in lines)
+
+
 def test_what_no_checkpoint_vouches_for_is_told(log: Log, signer: Signer) -> None:
     head = verify(
         exported(log).splitlines(keepends=True),
