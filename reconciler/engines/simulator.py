@@ -20,8 +20,8 @@ from reconciler.engines.simulated_api import Faults, Simulator
 __all__ = ["main"]
 
 _DRAIN_S = 5.0
-"""After SIGTERM, requests in flight may go on for as long; whoever needs more
-takes the address away first and waits, as the local target does."""
+"""After SIGTERM, requests in flight may go on for as long, unless said otherwise;
+whoever needs more takes the address away first and waits, as the local target does."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -59,7 +59,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         port=options.port,
         print=None,
         access_log=None,
-        shutdown_timeout=_DRAIN_S,
+        # aiohttp takes 0 for "as long as they last".
+        shutdown_timeout=max(options.drain, 0.01),
         # A client that hangs up frees its place in the batch, as in a real engine.
         handler_cancellation=True,
     )
@@ -82,6 +83,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--time-scale", type=float, default=1.0, help="multiplies every wait")
     add("--seed", type=int, default=0)
     add("--dimensions", type=int, default=384, help="of an embedding")
+    add("--drain", type=float, default=_DRAIN_S, help="seconds after SIGTERM")
     add("--start-delay", type=float, default=0.0, help="seconds before it listens")
     add("--start-fails", default="", metavar="WHY", help="end at once, with an error")
     add("--not-ready", action="store_true", help="listen, and refuse every request")

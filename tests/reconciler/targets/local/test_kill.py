@@ -123,6 +123,27 @@ def test_killed_at_any_write_the_next_run_converges(
         assert run(number) == -signal.SIGKILL, points[number - 1]
 
 
+def test_a_process_that_was_started_and_not_written_down_is_kept(
+    world: LocalWorld, tmp_path: Path
+) -> None:
+    log, unit = tmp_path / "points", world.endpoint("chat")
+
+    def act() -> None:
+        asyncio.run(reach(world.restarted(), unit.key, unit))
+
+    assert rehearse(act, log=str(log)) == 0
+    world.end()
+    asyncio.run(reach(world.restarted(), unit.key, None))
+    names = [line.partition(" ")[2] for line in log.read_text().splitlines()]
+    assert rehearse(act, die_at=names.index("after spawn") + 1) == -signal.SIGKILL
+    (instance,) = world.instances("chat")
+    assert instance.pid == 0, "it died before it wrote the pid"
+    started = world.running()
+    act()
+    assert world.running() == started
+    check(world, unit, replicas=1)
+
+
 def test_a_reverted_change_that_was_killed_is_undone(
     world: LocalWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,7 +16,11 @@ from tests.reconciler.targets.local.conftest import LocalWorld, supervised, unti
 pytestmark = pytest.mark.slow
 
 # A request takes some 20 ms: long enough to be in flight when something changes.
-TIMED = ("--ttft-ms", "10", "--input-tokens", "8", "--tpot-ms", "3")
+# Told to end, this engine ends: only a drain before that saves the request.
+TIMED = (
+    *("--ttft-ms", "10", "--input-tokens", "8", "--tpot-ms", "3"),
+    *("--drain", "0"),
+)
 
 
 @dataclass
@@ -155,7 +159,7 @@ async def test_recreating_has_no_two_revisions_at_once(world: LocalWorld) -> Non
 async def test_a_request_in_flight_is_finished_before_its_replica_ends(
     world: LocalWorld,
 ) -> None:
-    slow = ("--tpot-ms", "100")
+    slow = ("--tpot-ms", "100", "--drain", "0")
     unit = world.endpoint("chat", args=slow, drain_timeout_s=30)
     live = await world.target.apply(create(unit), silent)
     (url,) = world.addresses("chat")
