@@ -16,7 +16,7 @@ from typing import TypeVar
 
 from reconciler.values import Desired, Key, Rendered, Resolved, Unit
 from renderers import gateway, kubernetes, local
-from schemas.access import ApiKey
+from schemas.access import ApiKey, Project
 from schemas.cluster import Cluster
 from schemas.endpoint import Endpoint
 from schemas.kinds import references
@@ -88,6 +88,8 @@ def _parts(resolved: Resolved) -> Iterator[Part]:
                 yield from _endpoint(item, desired, resolved.resolutions[ref])
             case Provider():
                 yield key, (item,), partial(gateway.render_provider, item)
+            case Project():
+                yield key, (item,), partial(gateway.render_project, item)
             case ApiKey():
                 yield key, (item,), partial(gateway.render_key, item)
             case Route():

@@ -13,19 +13,21 @@ from pydantic import BaseModel
 
 from renderers.kubernetes import namespace_of
 from schemas import gateway as config
-from schemas.access import ApiKey
+from schemas.access import ApiKey, Project
 from schemas.cluster import Cluster
 from schemas.endpoint import Endpoint
 from schemas.environment import Environment
 from schemas.gateway_toml import dump_table
 from schemas.model import Model
 from schemas.objects import DEFAULT_PROJECT, Credential, Ref
-from schemas.route import Fallback, Provider, Route, RouteTarget
+from schemas.route import Fallback, Limits, Provider, Route, RouteTarget
+from schemas.units import Money
 
 __all__ = [
     "render_endpoint",
     "render_environment",
     "render_key",
+    "render_project",
     "render_provider",
     "render_route",
     "upstream_of",
@@ -34,8 +36,18 @@ __all__ = [
 ADDRESSES = "../local/addresses.json"
 """Where the local target publishes replicas, seen from the gateway's folder."""
 
+USAGE = "usage"
+"""A record of each request, in the gateway's folder: budgets are counted from it."""
+
 LOCAL_KEY_HASH = "local.sha256"
 """Of the key that this machine made for itself, in the gateway's folder."""
+
+_DIALECTS: dict[str, config.Dialect] = {
+    "openai": "openai",
+    "azure-openai": "azure",
+    "anthropic": "anthropic",
+}
+"""What the gateway speaks; ``reconciler.checks`` refuses the others by name."""
 
 _CAPABILITIES: dict[str, tuple[config.Capability, ...]] = {
     "chat": ("chat", "completions"),
@@ -51,6 +63,7 @@ def render_environment(environment: Environment) -> bytes:
         admin=f"127.0.0.1:{settings.admin_port}",
         workers=settings.workers,
         discovery=ADDRESSES,
+        usage=USAGE,
     )
     content = dump_table("gateway", listener).encode()
     if settings.local_key:
@@ -83,7 +96,7 @@ def _url(endpoint: Endpoint, cluster: Cluster) -> str:
 
 def render_provider(provider: Provider) -> bytes:
     upstream = config.Upstream(
-        dialect=provider.spec.dialect,
+        dialect=_DIALECTS[provider.spec.dialect],
         urls=(provider.spec.base_url,),
         credential=_credential(provider.spec.credentials),
     )
@@ -95,10 +108,18 @@ def render_key(key: ApiKey) -> bytes:
     table = config.Key(
         hash=spec.hash,
         routes=tuple(f"{project}/{name}" for name in spec.routes) or None,
+        limits=_limits(spec.limits, spec.budget_per_month),
         expires=spec.expires,
         disabled=spec.disabled,
     )
     return _table("keys", f"{project}/{key.metadata.name}", table)
+
+
+def render_project(project: Project) -> bytes:
+    limits = _limits(project.spec.limits, project.spec.budget_per_month)
+    return dump_table(
+        f"projects.{project.metadata.name}", config.Project(limits=limits)
+    ).encode()
 
 
 def render_route(route: Route, routes: Mapping[Ref, Route]) -> bytes:
@@ -109,6 +130,7 @@ def render_route(route: Route, routes: Mapping[Ref, Route]) -> bytes:
         strategy=spec.strategy,
         targets=tuple(_targets(route, routes)),
         attempts=spec.retries.attempts + 1,
+        limits=_limits(spec.limits),
         timeouts=config.Timeouts(
             connect=spec.timeouts.connect,
             first=spec.timeouts.first_token,
@@ -128,7 +150,7 @@ def upstream_of(ref: Ref) -> str:
 def _targets(route: Route, routes: Mapping[Ref, Route]) -> list[config.Target]:
     """The targets are the first tier, each fallback is one more."""
     project = route.metadata.project
-    tiers = [_tier(project, 0, route.spec.targets)]
+    tiers = [_with_canary(route, _tier(project, 0, route.spec.targets))]
     for fallback in route.spec.fallbacks:
         if fallback.route is not None:
             other = routes[Ref("Route", project, fallback.route)]
@@ -152,6 +174,20 @@ def _targets(route: Route, routes: Mapping[Ref, Route]) -> list[config.Target]:
     return list(seen.values())
 
 
+def _with_canary(route: Route, tier: list[config.Target]) -> list[config.Target]:
+    """Give the newcomer its share, in whole weights."""
+    canary = route.spec.canary
+    if canary is None:
+        return tier
+    total = sum(target.weight for target in tier)
+    name = upstream_of(Ref("Endpoint", route.metadata.project, canary.endpoint))
+    rest = 100 - canary.percent
+    return [
+        *(t.model_copy(update={"weight": t.weight * rest}) for t in tier),
+        config.Target(upstream=name, weight=total * canary.percent),
+    ]
+
+
 def _tier(
     project: str, priority: int, targets: tuple[RouteTarget, ...] | list[Fallback]
 ) -> list[config.Target]:
@@ -168,6 +204,15 @@ def _tier(
         )
         for target in targets
     ]
+
+
+def _limits(limits: Limits, budget: Money | None = None) -> config.Limits:
+    return config.Limits(
+        requests_per_minute=limits.requests_per_minute,
+        tokens_per_minute=limits.tokens_per_minute,
+        concurrent=limits.concurrency,
+        budget=budget,
+    )
 
 
 def _credential(credential: Credential | None) -> config.Credential | None:

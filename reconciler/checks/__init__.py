@@ -14,6 +14,7 @@ from reconciler.checks.clusters import check_clusters
 from reconciler.checks.endpoints import check_endpoints
 from reconciler.checks.models import check_models
 from reconciler.checks.routes import check_routes
+from reconciler.checks.served import check_served
 from reconciler.checks.whole import Whole
 from schemas.errors import Problem
 
@@ -27,3 +28,4 @@ def check(whole: Whole) -> Iterator[Problem]:
     yield from check_endpoints(whole)
     yield from check_routes(whole)
     yield from check_access(whole)
+    yield from check_served(whole)
