@@ -5,9 +5,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 UV := $(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt
-PYTEST ?= $(BIN)/pytest -n 2 --dist loadfile
+PYTEST ?= $(BIN)/pytest -n 2 --dist loadgroup
 
-.PHONY: up down test lint unit tools bench clean
+.PHONY: up down test test-kill lint unit tools bench clean
 
 up: .venv/up
 	$(BIN)/bud up
@@ -25,6 +25,10 @@ lint: .venv/test
 
 unit: .venv/test
 	PATH="$(CURDIR)/.tools/bin:$$PATH" $(PYTEST)
+
+# Law 10 at every write point of an apply, where `make test` takes every sixth.
+test-kill: .venv/test
+	BUD_KILL_STRIDE=1 $(PYTEST) --dist load tests/e2e/test_kill.py
 
 tools:
 	tools/debian.sh

@@ -19,6 +19,10 @@ import pytest
 from tests.e2e.team import ENDPOINT, Team
 
 
+STRIDE = int(os.environ.get("BUD_KILL_STRIDE", "6"))
+"""1 kills at every point, as `make test-kill` does: twenty minutes on two cores."""
+
+
 @contextmanager
 def daemon(team: Team, **env: str) -> Iterator[subprocess.Popen[bytes]]:
     team.home.mkdir(parents=True, exist_ok=True)
@@ -95,7 +99,7 @@ def test_law_10_the_daemon_killed_at_every_write_point_converges(
     names = names[: 1 + next(i for i, name in enumerate(names) if _is_last(name))]
     assert len(names) > 40
 
-    for number in range(1 + half, len(names) + 1, 2):
+    for number in range(1 + half, len(names) + 1, 2 * STRIDE):
         after(team)
         with daemon(team, BUD_FAULT_AT=str(number)) as child:
             team.until(
