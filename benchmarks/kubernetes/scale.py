@@ -18,7 +18,6 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-# ruff: noqa: E402 - a script finds the tree first
 from reconciler.targets.kubernetes.discovery import Discovery
 from reconciler.targets.kubernetes.helm import Renderer
 from reconciler.targets.kubernetes.manifests import Json, identify

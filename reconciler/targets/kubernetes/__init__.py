@@ -1,8 +1,16 @@
 """Kubernetes: one cluster as a target. ``target`` is where to start reading."""
 
 from reconciler.targets.kubernetes.client import Client
+from reconciler.targets.kubernetes.connect import connect, target_name
 from reconciler.targets.kubernetes.helm import Renderer
 from reconciler.targets.kubernetes.sandbox import find_helm
 from reconciler.targets.kubernetes.target import KubernetesTarget
 
-__all__ = ["Client", "KubernetesTarget", "Renderer", "find_helm"]
+__all__ = [
+    "Client",
+    "KubernetesTarget",
+    "Renderer",
+    "connect",
+    "find_helm",
+    "target_name",
+]

@@ -17,12 +17,18 @@ import aiohttp
 import orjson
 
 from reconciler.targets.kubernetes.manifests import FIELD_MANAGER, Json
-from reconciler.targets.kubernetes.transport import ApiRefusal, Transport, refusal
+from reconciler.targets.kubernetes.transport import (
+    ApiRefusal,
+    Kubeconfig,
+    Transport,
+    refusal,
+)
 from schemas.errors import TemporaryError
 
 __all__ = ["Client", "Gone"]
 
 _PAGE = 500
+_IN_FLIGHT = 32
 # The server closes a watch on its own after this; ours ends first and starts anew.
 _WATCH_S = 300
 
@@ -32,29 +38,20 @@ class Gone(Exception):
 
 
 class Client:
-    """One cluster. Use it as an async context manager, which closes what is open."""
+    """One cluster. Opened by its first request, closed as an async context manager.
 
-    def __init__(self, transport: Transport) -> None:
-        self._transport = transport
+    A kubeconfig that cannot be read is a failure of that request: a cluster is then
+    unknown, like one that does not answer.
+    """
 
-    @classmethod
-    async def from_kubeconfig(
-        cls,
-        kubeconfig: Mapping[str, Any],
+    def __init__(
+        self,
+        kubeconfig: Kubeconfig,
         *,
         context: str | None = None,
-        in_flight: int = 32,
-    ) -> Self:
-        """Read a kubeconfig that was decrypted in memory.
-
-        Raises:
-            PermanentError: it names no cluster, user or context that can be used.
-        """
-        return cls(await Transport.from_kubeconfig(kubeconfig, context, in_flight))
-
-    @property
-    def server(self) -> str:
-        return self._transport.server
+        in_flight: int = _IN_FLIGHT,
+    ) -> None:
+        self._transport = Transport(kubeconfig, context=context, in_flight=in_flight)
 
     @property
     def requests(self) -> int:

@@ -14,10 +14,10 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from http import HTTPStatus
-from typing import Any, Self
+from typing import Any
 
 import aiohttp
 import orjson
@@ -28,7 +28,10 @@ from kubernetes.aio.config.config_exception import ConfigException
 from reconciler.targets.kubernetes.manifests import Json
 from schemas.errors import PermanentError, TemporaryError
 
-__all__ = ["ApiRefusal", "Transport", "refusal"]
+__all__ = ["ApiRefusal", "Kubeconfig", "Transport", "refusal"]
+
+Kubeconfig = Callable[[], Awaitable[Mapping[str, Any]]]
+"""Reads a kubeconfig, decrypted in memory, when the cluster is first asked."""
 
 _TIMEOUT_S = 30.0
 _CONNECT_S = 10.0
@@ -57,48 +60,48 @@ class ApiRefusal(PermanentError):
 class Transport:
     """``requests`` and ``writes`` count what was sent; a dry run is no write."""
 
-    def __init__(self, configuration: Configuration, in_flight: int) -> None:
-        self._configuration = configuration
+    def __init__(
+        self, kubeconfig: Kubeconfig, *, context: str | None, in_flight: int
+    ) -> None:
+        self._kubeconfig, self._context = kubeconfig, context
         self._slots = asyncio.Semaphore(in_flight)
-        self._session: aiohttp.ClientSession | None = None
+        self._opening = asyncio.Lock()
+        self._opened: tuple[Configuration, aiohttp.ClientSession] | None = None
         self.requests = 0
         self.writes = 0
 
-    @classmethod
-    async def from_kubeconfig(
-        cls, kubeconfig: Mapping[str, Any], context: str | None, in_flight: int
-    ) -> Self:
+    async def _open(self) -> tuple[Configuration, aiohttp.ClientSession]:
+        async with self._opening:
+            if self._opened is None:
+                configuration = await self._configuration()
+                api = ApiClient(configuration)
+                context = api.rest_client.ssl_context
+                await api.close()  # type: ignore[no-untyped-call]
+                session = aiohttp.ClientSession(
+                    connector=aiohttp.TCPConnector(ssl=context, limit=0),
+                    timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_S),
+                    read_bufsize=_EVENT_BYTES,
+                )
+                self._opened = configuration, session
+            return self._opened
+
+    async def _configuration(self) -> Configuration:
         configuration = Configuration()
         try:
             await load_kube_config_from_dict(  # type: ignore[no-untyped-call]
-                dict(kubeconfig), context=context, client_configuration=configuration
+                dict(await self._kubeconfig()),
+                context=self._context,
+                client_configuration=configuration,
             )
-        except ConfigException as error:
+        except (ConfigException, OSError, ValueError) as error:
             raise PermanentError(f"cannot read a kubeconfig: {error}") from error
-        return cls(configuration, in_flight)
-
-    @property
-    def server(self) -> str:
-        return str(self._configuration.host)
-
-    async def _started(self) -> aiohttp.ClientSession:
-        if self._session is not None:
-            return self._session
-        api = ApiClient(self._configuration)
-        context = api.rest_client.ssl_context
-        await api.close()  # type: ignore[no-untyped-call]
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(ssl=context, limit=0),
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_S),
-            read_bufsize=_EVENT_BYTES,
-        )
-        return self._session
+        return configuration
 
     async def close(self) -> None:
-        session, self._session = self._session, None
-        if session is not None and session.connector is not None:
-            await session.connector.close(abort_ssl=True)
-            await session.close()
+        opened, self._opened = self._opened, None
+        if opened is not None and opened[1].connector is not None:
+            await opened[1].connector.close(abort_ssl=True)
+            await opened[1].close()
 
     async def send(
         self,
@@ -135,21 +138,21 @@ class Transport:
         content_type: str | None = None,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """Open a response, with the credentials as they are now: tokens expire."""
-        session = await self._started()
+        configuration, session = await self._open()
         headers = {"Accept": "application/json"}
         if content_type is not None and data is not None:
             headers["Content-Type"] = content_type
-        token = (await self._configuration.auth_settings()).get("BearerToken")
+        token = (await configuration.auth_settings()).get("BearerToken")
         if token is not None:
             headers["Authorization"] = str(token["value"])
         response = await session.request(
             method,
-            self._configuration.host + path,
+            configuration.host + path,
             params={name: value for name, value in query.items() if value},
             data=data,
             headers=headers,
-            proxy=self._configuration.proxy,
-            server_hostname=self._configuration.tls_server_name,
+            proxy=configuration.proxy,
+            server_hostname=configuration.tls_server_name,
         )
         try:
             yield response

@@ -169,8 +169,10 @@ async def credentials(credential: Credential) -> str:
 async def client_of(
     running: Plane, server: str | None = None, *, in_flight: int = 32
 ) -> Client:
-    kubeconfig = running.kubeconfig(server)
-    return await Client.from_kubeconfig(kubeconfig, in_flight=in_flight)
+    async def kubeconfig() -> dict[str, Any]:
+        return running.kubeconfig(server)
+
+    return Client(kubeconfig, in_flight=in_flight)
 
 
 async def target_of(
