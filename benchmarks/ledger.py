@@ -99,7 +99,7 @@ async def append(folder: Path) -> tuple[float, int, list[bytes]]:
     opened = open_store(url, key=key, origin="bud/benchmark", clock=now)
     with opened as store, store.lead("benchmark") as journal:
         await journal.settle([DRAFT])
-        event.listen(journal._connection, "commit", count)  # noqa: SLF001
+        event.listen(journal._connection, "commit", count)
         begun = time.perf_counter()
         async with asyncio.TaskGroup() as group:
             for _ in range(TASKS):
