@@ -32,6 +32,7 @@ _log = structlog.get_logger("daemon")
 
 _FIRST_RETRY_S = 5.0
 _MAX_RETRY_S = 300.0
+_END_S = 5.0
 
 
 @dataclass(slots=True, kw_only=True)
@@ -98,10 +99,12 @@ class Daemon:
                 await self._loop(group, stop)
             finally:
                 stop.set()
-                following.cancel()
-                for _, tasks in self._attended.values():
-                    for task in tasks:
-                        task.cancel()
+                attended = [t for _, tasks in self._attended.values() for t in tasks]
+                # They end by themselves and close what they opened; a cancel in the
+                # middle of that would leave connections to the collector.
+                await asyncio.wait([following, *attended], timeout=_END_S)
+                for task in (following, *attended):
+                    task.cancel()
 
     def _attend(self, group: asyncio.TaskGroup, stop: asyncio.Event) -> None:
         """Supervise and watch each target, for as long as it is one."""

@@ -166,7 +166,8 @@ def _weights(
         np.maximum(by["embedding"], table),
         by["embedding"] + by["head"],
     )
-    return layers * stage + (ends + by["vision"]) / tensor
+    total: Numbers = layers * stage + (ends + by["vision"]) / tensor
+    return total
 
 
 def _activations(architecture: Architecture, layouts: Layouts) -> Numbers:

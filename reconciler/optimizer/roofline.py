@@ -98,7 +98,9 @@ class StepModel:
         terms["exchange"] = terms["exchange"] + hops
         layers = self.architecture.layers * self.efficiency.layer_ms
         # Norms and rotary embedding read and write the residual a few times.
-        passes = 8 * size * self.architecture.layers / (self.device.bandwidth_gb_s * 1e6)
+        passes = (
+            8 * size * self.architecture.layers / (self.device.bandwidth_gb_s * 1e6)
+        )
         terms["overhead"] = passes + layers + self.efficiency.step_ms
         return terms
 
@@ -112,6 +114,7 @@ class StepModel:
     ) -> None:
         if mixer is None:
             return
+        parts: tuple[float, ...]
         if isinstance(mixer, StateSpace):
             parts, weights = (0.75, 0.25), self._formats["state_space"]
             core = self._state(mixer, layouts, load)

@@ -40,8 +40,11 @@ class Hand:
         return Tree(root=Path(), commit=Commit(sha=sha256(content).hexdigest()[:40]))
 
     async def changes(self, stop: asyncio.Event) -> AsyncIterator[None]:
-        while True:
-            await self._moved.wait()
+        while not stop.is_set():
+            waits = [asyncio.ensure_future(e.wait()) for e in (self._moved, stop)]
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            for wait in waits:
+                wait.cancel()
             self._moved.clear()
             yield
 
