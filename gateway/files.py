@@ -56,7 +56,6 @@ def compile_bundle(bundle: Bundle, *, file: str = "gateway.toml") -> Snapshot:
         load(bundle.config, file=file),
         load_addresses(bundle.addresses),
         bundle.secrets,
-        digest="+".join(bundle.digests),
     )
 
 

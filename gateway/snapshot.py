@@ -133,8 +133,6 @@ class Snapshot:
     """By kind of hash and its bytes."""
     upstreams: Mapping[str, Upstream]
     routes: Mapping[str, Route]
-    digest: str
-    """Of the two files' text: what is in force."""
     urls: frozenset[str] = field(default_factory=frozenset)
 
     def key_for(self, secret: bytes, *, now: float) -> Key | None:
@@ -165,8 +163,6 @@ def compile_snapshot(
     given: config.GatewayConfig,
     addresses: config.Addresses,
     secrets: Mapping[str, str],
-    *,
-    digest: str,
 ) -> Snapshot:
     """Compile; ``secrets`` by the field that needs them, as `credentials` lists.
 
@@ -192,7 +188,6 @@ def compile_snapshot(
         keys=keys,
         upstreams=upstreams,
         routes=routes,
-        digest=digest,
         urls=frozenset(
             address.url
             for upstream in upstreams.values()

@@ -112,7 +112,6 @@ class Supervisor:
             }
         )
         self._stopping = False
-        self._changed = asyncio.Event()
 
     # What the admin side shows.
 

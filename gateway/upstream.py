@@ -20,9 +20,7 @@ from gateway.snapshot import Address
 
 __all__ = ["Pool", "UpstreamConnection"]
 
-_NO_BODY = frozenset({204, 304})
 _MAX_FIELDS_BYTES = 64 * 1024
-_MAX_LENGTH_DIGITS = 18
 
 
 class UpstreamConnection(asyncio.Protocol):

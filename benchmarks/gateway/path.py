@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from gateway.files import Bundle, compile_bundle
 from gateway.limits import Limiter
-from gateway.worker import Worker
+from gateway.runtime import Worker
 from schemas.gateway import (
     GatewayConfig,
     Key,

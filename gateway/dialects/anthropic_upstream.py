@@ -258,14 +258,13 @@ def _usage(usage: dict[str, Any]) -> dict[str, Any]:
 class AnthropicEvents:
     """Translates a Messages stream into chat completion chunks."""
 
-    __slots__ = ("_calls", "_cutter", "_id", "_model", "_stopped", "_usage")
+    __slots__ = ("_calls", "_cutter", "_id", "_model", "_usage")
 
     def __init__(self) -> None:
         self._cutter = Cutter()
         self._id = self._model = ""
         self._calls = -1
         self._usage: dict[str, Any] = {}
-        self._stopped = False
 
     def feed(self, data: bytes) -> bytes:
         return b"".join(self._translate(event) for event in self._cutter.feed(data))

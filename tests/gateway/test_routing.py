@@ -35,7 +35,7 @@ def route(
         {"models": ["m"], "targets": targets, "strategy": strategy}
     )
     config = GatewayConfig(upstreams=upstreams, routes={"a/r": table})
-    return compile_snapshot(config, Addresses(), {}, digest="").routes["a/r"]
+    return compile_snapshot(config, Addresses(), {}).routes["a/r"]
 
 
 def chat(text: str = "hi", **fields: Any) -> Request:
