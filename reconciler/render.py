@@ -178,12 +178,7 @@ def cluster_target(cluster: Cluster) -> str:
     """The name of the target that holds what runs on a cluster."""
     if cluster.spec.provider == "local":
         return "local"
-    project, name = cluster.metadata.project, cluster.metadata.name
-    return (
-        f"kubernetes/{name}"
-        if project == DEFAULT_PROJECT
-        else f"kubernetes/{project}/{name}"
-    )
+    return f"kubernetes/{cluster.metadata.project}/{cluster.metadata.name}"
 
 
 def cluster_of(desired: Desired, item: Endpoint, resolution: Resolution) -> Cluster:

@@ -1,7 +1,7 @@
 """Kubernetes: one cluster as a target. ``target`` is where to start reading."""
 
 from reconciler.targets.kubernetes.client import Client
-from reconciler.targets.kubernetes.connect import connect, target_name
+from reconciler.targets.kubernetes.connect import connect
 from reconciler.targets.kubernetes.helm import Renderer
 from reconciler.targets.kubernetes.sandbox import find_helm
 from reconciler.targets.kubernetes.target import KubernetesTarget
@@ -12,5 +12,4 @@ __all__ = [
     "Renderer",
     "connect",
     "find_helm",
-    "target_name",
 ]

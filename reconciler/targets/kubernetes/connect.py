@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from reconciler.render import cluster_target
 from reconciler.targets.kubernetes.client import Client
 from reconciler.targets.kubernetes.credentials import Credentials
 from reconciler.targets.kubernetes.helm import Renderer
@@ -19,12 +20,7 @@ from reconciler.targets.kubernetes.target import KubernetesTarget
 from schemas.cluster import Cluster
 from schemas.errors import PermanentError
 
-__all__ = ["connect", "target_name"]
-
-
-def target_name(cluster: Cluster) -> str:
-    """Name the target that a cluster is: the part of a Key before the object."""
-    return f"kubernetes/{cluster.metadata.project}/{cluster.metadata.name}"
+__all__ = ["connect"]
 
 
 def connect(
@@ -48,7 +44,7 @@ def connect(
         return read
 
     return KubernetesTarget(
-        target_name(cluster),
+        cluster_target(cluster),
         Client(kubeconfig),
         renderer,
         owner=owner,

@@ -1,6 +1,7 @@
 import yaml
 
-from reconciler.targets.kubernetes.connect import connect, target_name
+from reconciler.render import cluster_target as target_name
+from reconciler.targets.kubernetes.connect import connect
 from reconciler.targets.kubernetes.helm import Renderer
 from reconciler.targets.kubernetes.sandbox import find_helm
 from reconciler.values import Key, Presence
@@ -9,7 +10,7 @@ from schemas.objects import Credential, Ref
 from tests.reconciler.targets.kubernetes.plane import Plane
 from tests.renderers.kubernetes_cases import cluster
 
-KEY = Key(target_name(cluster()), Ref("Endpoint", "default", "a"))
+REF = Ref("Endpoint", "default", "a")
 
 
 async def test_a_cluster_is_reached_by_the_kubeconfig_that_it_names(
@@ -22,7 +23,8 @@ async def test_a_cluster_is_reached_by_the_kubeconfig_that_it_names(
     target = connect(
         cluster(), owner="c", renderer=Renderer(find_helm()), credentials=read
     )
-    assert (await target.observe([KEY]))[KEY].presence is Presence.ABSENT
+    key = Key(target.name, REF)
+    assert (await target.observe([key]))[key].presence is Presence.ABSENT
     await target.close()
 
 
@@ -35,7 +37,8 @@ async def test_a_kubeconfig_that_nobody_can_read_makes_a_cluster_unknown(
     target = connect(
         cluster(), owner="c", renderer=Renderer(find_helm()), credentials=read
     )
-    live = (await target.observe([KEY]))[KEY]
+    key = Key(target.name, REF)
+    live = (await target.observe([key]))[key]
     assert live.presence is Presence.UNKNOWN
     assert "KUBECONFIG_PROD is not set" in live.detail
     await target.close()
@@ -48,5 +51,6 @@ async def test_a_cluster_that_does_not_answer_is_unknown(control_plane: Plane) -
     target = connect(
         cluster(), owner="c", renderer=Renderer(find_helm()), credentials=read
     )
-    assert (await target.observe([KEY]))[KEY].presence is Presence.UNKNOWN
+    key = Key(target.name, REF)
+    assert (await target.observe([key]))[key].presence is Presence.UNKNOWN
     await target.close()
