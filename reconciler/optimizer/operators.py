@@ -29,8 +29,6 @@ FILE: Final = "operators.json"
 CPU: Final = Efficiency(layer_ms=0.02, step_ms=0.2)
 
 
-
-
 @cache
 def _content() -> tuple[bytes, dict[str, Any]]:
     data = resources.files("reconciler.optimizer").joinpath("artefact", FILE)

@@ -135,7 +135,11 @@ def analyse(
         output_tokens=ones * task.output_tokens,
         concurrency=concurrency,
     )
-    places = memory(task, pool, precision, layouts).sequences * layouts.data
+    # Running requests hold half of their output on average, not all of it.
+    held = task.input_tokens + task.output_tokens / 2
+    whole = task.input_tokens + task.output_tokens
+    table = memory(task, pool, precision, layouts)
+    places = table.sequences * layouts.data * whole / held
     return serve(model, layouts, traffic, places=places)
 
 

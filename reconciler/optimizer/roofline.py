@@ -77,17 +77,12 @@ class StepModel:
         of it afterwards, per tensor."""
         return self.architecture.native == Precision.FP8
 
-    def step_ms(self, layouts: Layouts, load: Load) -> Numbers:
-        """Time of one step through all layers.
+    def terms(self, layouts: Layouts, load: Load) -> dict[str, Numbers]:
+        """A step through all layers, by what takes the time, in ``TERMS``' order.
 
         With a pipeline it is the time through all stages: ``load`` is then that of
         one micro-batch.
         """
-        total: Numbers = np.sum(list(self.terms(layouts, load).values()), axis=0)
-        return total
-
-    def terms(self, layouts: Layouts, load: Load) -> dict[str, Numbers]:
-        """The step by what takes the time, in the order of ``TERMS``."""
         terms = {name: np.zeros(len(layouts)) for name in TERMS}
         for block in self.architecture.blocks:
             self._mixer(block.mixer, block.count, layouts, load, terms)

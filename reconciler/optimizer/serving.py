@@ -9,6 +9,7 @@ prompt for what is running. Pure arithmetic over columns; milliseconds.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,10 +47,9 @@ class Serving:
     """The part of the time that goes to prompts, 0 to 1."""
     waiting_ms: Numbers
     """For a place in the batch, where there are more requests than places."""
-
-    @property
-    def first(self) -> Numbers:
-        return self.ttft_ms
+    decode_terms: Mapping[str, Numbers]
+    prefill_terms: Mapping[str, Numbers]
+    """What one step of each takes, by what takes it."""
 
 
 def serve(
@@ -62,16 +62,17 @@ def serve(
     rank_batch = running / (layouts.data * layouts.pipeline)
     context = traffic.input_tokens + outputs / 2
 
-    decode = model.step_ms(
+    decode_terms = model.terms(
         layouts, _load(rank_batch, context, 0.0 * rank_batch, 0.0 * rank_batch)
     )
+    decode = _total(decode_terms)
     chunk = np.minimum(traffic.input_tokens, layouts.chunk)
     chunks = traffic.input_tokens / chunk
-    alone = model.step_ms(
-        layouts, _load(0.0 * chunk, 0.0 * chunk, chunk, traffic.input_tokens)
-    )
-    mixed = model.step_ms(
-        layouts, _load(rank_batch, context, chunk, traffic.input_tokens)
+    zero = 0.0 * chunk
+    prefill_terms = model.terms(layouts, _load(zero, zero, chunk, traffic.input_tokens))
+    alone = _total(prefill_terms)
+    mixed = _total(
+        model.terms(layouts, _load(rank_batch, context, chunk, traffic.input_tokens))
     )
     # Stages of a pipeline work on different chunks at once.
     prefill = alone * (1 + (chunks - 1) / layouts.pipeline)
@@ -97,10 +98,15 @@ def serve(
         running=running,
         prefill_share=share,
         waiting_ms=waiting,
+        decode_terms=decode_terms,
+        prefill_terms=prefill_terms,
     )
 
 
-def _load(
-    decode: Numbers, context: Numbers, prefill: Numbers, length: Numbers
-) -> Load:
+def _total(terms: Mapping[str, Numbers]) -> Numbers:
+    total: Numbers = np.sum(list(terms.values()), axis=0)
+    return total
+
+
+def _load(decode: Numbers, context: Numbers, prefill: Numbers, length: Numbers) -> Load:
     return Load(decode=decode, context=context, prefill=prefill, length=length)

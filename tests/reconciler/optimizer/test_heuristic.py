@@ -122,8 +122,9 @@ def test_a_decision_takes_milliseconds(
     )
     taken = []
     for _ in range(20):
-        start = time.perf_counter()
+        start = time.process_time()
         Heuristic().decide(task)
-        taken.append(time.perf_counter() - start)
-    # The promise is 50 ms at p99 on an idle core; a busy machine gets slack.
-    assert sorted(taken)[len(taken) // 2] < 0.15
+        taken.append(time.process_time() - start)
+    # The promise is 50 ms at p99 on an idle core. Processor time, so that what
+    # else runs here does not count; shared caches still slow it, hence twice that.
+    assert sorted(taken)[len(taken) // 2] < 0.1
