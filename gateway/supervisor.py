@@ -148,10 +148,12 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         waits = []
         for slot in self.slots:
-            if slot.writer is not None and slot.applied:
+            if slot.writer is None or not slot.applied:
+                continue
+            if slot.asked is None or slot.asked.done():
                 slot.asked = loop.create_future()
-                waits.append(slot.asked)
                 write_message(slot.writer, {"op": "numbers"})
+            waits.append(slot.asked)
         if waits:
             await asyncio.wait(waits, timeout=_NUMBERS_S)
         total = Metrics()
