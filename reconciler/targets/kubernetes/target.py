@@ -300,6 +300,9 @@ class KubernetesTarget:
             return TemporaryError(
                 message, hint="what served before goes on; free room, or add nodes"
             )
+        if not reason and live.health is Health.APPLIED:
+            # Nothing says that it is broken: it is slow, or its controller is.
+            return TemporaryError(message, hint="what served before goes on serving")
         return PermanentError(message, hint="what served before goes on serving")
 
 

@@ -1,6 +1,5 @@
 import yaml
 
-from reconciler.render import cluster_target as target_name
 from reconciler.targets.kubernetes.connect import connect
 from reconciler.targets.kubernetes.helm import Renderer
 from reconciler.targets.kubernetes.sandbox import find_helm
