@@ -24,6 +24,7 @@ from reconciler.targets.kubernetes import (
 )
 from reconciler.values import Desired, Key
 from schemas.cluster import Cluster
+from schemas.errors import PermanentError
 from schemas.objects import Credential
 
 __all__ = ["Clusters"]
@@ -54,7 +55,7 @@ class Clusters:
             await self._close(name)
             cluster = Cluster.model_validate_json(declared)
             if self._renderer is None:
-                self._renderer = Renderer(find_helm())
+                self._renderer = Renderer(_helm())
             target = connect(
                 cluster,
                 owner=self._owner,
@@ -92,3 +93,11 @@ class Clusters:
     async def _close(self, name: str) -> None:
         if (known := self._open.pop(name, None)) is not None:
             await known[1].close()
+
+
+def _helm() -> str:
+    """Without Helm a cluster is still observed; what has to be rendered then fails."""
+    try:
+        return find_helm()
+    except PermanentError:
+        return "helm"
