@@ -37,7 +37,8 @@ __all__ = [
 ]
 
 UNIT = "bud_unit"
-"""The output that says which unit was applied whole; it is part of the state."""
+"""The resource that says which unit was applied whole: it is made last of all. An
+output would not do, because Terraform writes those it knows before it begins."""
 INTENT = "bud_intent"
 """The output that says which unit was begun, so that half a cluster explains itself."""
 
@@ -127,8 +128,8 @@ def read_manifest(content: bytes) -> ModuleManifest:
 def root(content: bytes, module: Module, backend: Json) -> Mapping[str, bytes]:
     """The files of the folder that Terraform runs in, for the unit ``content``.
 
-    The output ``bud_unit`` waits for the whole module, ``bud_intent`` for nothing:
-    where they differ, an apply stopped half way.
+    The resource ``bud_unit`` waits for the whole module, the output ``bud_intent``
+    for nothing: where they differ, an apply stopped half way.
     """
     manifest = read_manifest(content)
     names = sorted(manifest.variables)
@@ -144,7 +145,11 @@ def root(content: bytes, module: Module, backend: Json) -> Mapping[str, bytes]:
         "output": {
             "cluster": {"value": "${module.cluster}"},
             INTENT: {"value": f"${{var.{UNIT}}}"},
-            UNIT: {"value": f"${{var.{UNIT}}}", "depends_on": ["module.cluster"]},
+        },
+        "resource": {
+            "terraform_data": {
+                UNIT: {"input": f"${{var.{UNIT}}}", "depends_on": ["module.cluster"]}
+            }
         },
     }
     if (provider := _PROVIDERS.get(module.name)) is not None:

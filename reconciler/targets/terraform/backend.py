@@ -7,6 +7,7 @@ machine's disk: it is pulled into memory, and it can hold secrets.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,9 @@ from reconciler.targets.terraform.failures import failure
 from reconciler.targets.terraform.state import State, read_state
 
 __all__ = ["Backend"]
+
+# Two columns for the mark of the selected one; what else is printed starts before.
+_LISTED = re.compile(r"^[* ] (\S+)$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,8 +44,8 @@ class Backend:
             TemporaryError, PermanentError: the backend does not say.
         """
         listed = await self._ask("list", "states", "workspace", "list")
-        names = (line.strip("* ") for line in listed.out.decode().splitlines())
-        return frozenset(name for name in names if name and name != "default")
+        names = _LISTED.findall(listed.out.decode())
+        return frozenset(names) - {"default"}
 
     async def state(self, workspace: str) -> State | None:
         """Read one state into memory.

@@ -1,9 +1,10 @@
 """Terraform or OpenTofu as a child process (I/O).
 
 The target runs every command through here: an argument list, an environment made
-from nothing, a private home, and a time limit. What writes is never killed: it is
-asked to stop, keeps its own session, and writes to a file, so that it outlives this
-process and leaves a state that the next run goes on from.
+from nothing, a private home, and a time limit. What writes is never interrupted: a
+provider that is asked to stop drops the call it is at, and what that call made is then
+in no state. It has its own session and writes to a file, so that it outlives whoever
+waits for it, and the next run waits for it in turn.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import signal
+import subprocess
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,11 +29,15 @@ READ_S = 300.0
 PLAN_S = 900.0
 WRITE_S = 5400.0
 """An EKS cluster takes 10 to 15 minutes, a node group up to 30, and they queue."""
-_GRACE_S = 120.0
-"""For Terraform to end what it is at after one SIGINT, and to save the state."""
 _POLL_S = 0.2
 _RUNNING = "run.json"
 """Which process writes; gone once it ended in order."""
+_LOG = "run.log"
+_ENDINGS = (b'"type":"outputs"', b'"@level":"error"')
+"""What Terraform's JSON log ends with, when all went well and when not."""
+
+_children: list[subprocess.Popen[bytes]] = []
+"""Those that nobody waits for any more are kept, so that they are reaped."""
 
 Line = Callable[[str], None]
 
@@ -57,7 +62,6 @@ class Command:
     """Where the providers are: nothing is ever fetched from a registry."""
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
     """What passes from the surroundings: proxies, trust, endpoints."""
-    grace_s: float = _GRACE_S
 
     def prepare(self) -> None:
         """Write the tool's own configuration: one mirror, listed providers."""
@@ -118,51 +122,46 @@ class Command:
         """Run what changes the world; ``line`` is told each line of its log.
 
         Raises:
-            TemporaryError: it did not end in time, and was asked to stop.
+            TemporaryError: it did not end in time, and goes on alone. So it does when
+                this call is cancelled.
         """
-        log = folder / "run.log"
-        with _private(log) as out:
-            process = await asyncio.create_subprocess_exec(
-                self._binary(),
-                *arguments,
+        log, running = folder / _LOG, folder / _RUNNING
+        process = self._start(arguments, folder, self._environment(secrets, workspace))
+        try:
+            async with asyncio.timeout(timeout_s):
+                code = await _follow(process, log, line)
+        except TimeoutError as error:
+            raise TemporaryError(
+                f"cannot wait for terraform {arguments[0]}: not done in {timeout_s:.0f} s",
+                hint="it goes on alone; the next run waits for it",
+                retry_after_s=60,
+            ) from error
+        _children.remove(process)
+        if code >= 0:  # not by a signal: it let go of its lock
+            running.unlink()
+        content = Mask(secrets.values())(log.read_text(errors="replace")).encode()
+        return Finished(code=code, out=content)
+
+    def _start(
+        self, arguments: tuple[str, ...], folder: Path, environment: dict[str, str]
+    ) -> subprocess.Popen[bytes]:
+        with _private(folder / _LOG) as out:
+            # Not asyncio's: that one kills its child when the loop ends.
+            process = subprocess.Popen(
+                [self._binary(), *arguments],
                 cwd=folder,
-                env=self._environment(secrets, workspace),
-                stdin=asyncio.subprocess.DEVNULL,
+                env=environment,
+                stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=out,
                 # Ctrl-C in a terminal, or the end of this process, is not the end
                 # of a change to the world.
                 start_new_session=True,
             )
+        _children.append(process)
         note = {"pid": process.pid, "started": _started(process.pid)}
-        running = folder / _RUNNING
-        running.write_text(json.dumps(note), encoding="utf-8")
-        try:
-            async with asyncio.timeout(timeout_s):
-                await _follow(process, log, line)
-        except TimeoutError as error:
-            await self._stop(process)
-            raise TemporaryError(
-                f"cannot run terraform {arguments[0]}: not done in {timeout_s:.0f} s",
-                hint="it was asked to stop, and goes on from there the next time",
-            ) from error
-        except asyncio.CancelledError:
-            await self._stop(process)
-            raise
-        assert process.returncode is not None, "it has ended"
-        if process.returncode >= 0:  # not by a signal: it let go of its lock
-            running.unlink()
-        content = Mask(secrets.values())(log.read_text(errors="replace")).encode()
-        return Finished(code=process.returncode, out=content)
-
-    async def _stop(self, process: asyncio.subprocess.Process) -> None:
-        """Ask once, and wait. A second signal would make it drop its state."""
-        process.send_signal(signal.SIGINT)
-        try:
-            async with asyncio.timeout(self.grace_s):
-                await process.wait()
-        except TimeoutError:
-            return  # it goes on alone; whoever comes next meets its lock
+        (folder / _RUNNING).write_text(json.dumps(note), encoding="utf-8")
+        return process
 
     def _binary(self) -> str:
         if not os.access(self.binary, os.X_OK):
@@ -186,7 +185,7 @@ class Command:
             "TF_CLI_CONFIG_FILE": str(self.home / "cli.tfrc"),
             "TF_IN_AUTOMATION": "1",
             "TF_INPUT": "0",
-            "TF_WORKSPACE": workspace,
+            **({} if workspace == "default" else {"TF_WORKSPACE": workspace}),
         }
 
 
@@ -194,10 +193,13 @@ def orphan(folder: Path) -> Literal["none", "running", "dead"]:
     """What became of a write in ``folder`` whose end nobody saw."""
     try:
         noted = json.loads((folder / _RUNNING).read_text(encoding="utf-8"))
+        log = (folder / _LOG).read_bytes()
     except (OSError, ValueError):
         return "none"
-    alive = noted["started"] and _started(noted["pid"]) == noted["started"]
-    return "running" if alive else "dead"
+    if noted["started"] and _started(noted["pid"]) == noted["started"]:
+        return "running"
+    # One that ended in order said so last, and let go of its lock.
+    return "none" if any(end in log for end in _ENDINGS) else "dead"
 
 
 def _started(pid: int) -> str:
@@ -211,21 +213,17 @@ def _started(pid: int) -> str:
     return "" if state == "Z" else fields[18]
 
 
-async def _follow(process: asyncio.subprocess.Process, log: Path, line: Line) -> None:
+async def _follow(process: subprocess.Popen[bytes], log: Path, line: Line) -> int:
     with log.open("rb") as lines:
         rest = b""
         while True:
-            ended = process.returncode is not None
+            code = process.poll()
             *whole, rest = (rest + lines.read()).split(b"\n")
             for each in whole:
                 line(each.decode(errors="replace"))
-            if ended:
-                return
-            try:
-                async with asyncio.timeout(_POLL_S):
-                    await asyncio.shield(process.wait())
-            except TimeoutError:
-                continue
+            if code is not None:
+                return code
+            await asyncio.sleep(_POLL_S)
 
 
 def _private(file: Path) -> IO[bytes]:

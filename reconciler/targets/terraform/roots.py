@@ -53,7 +53,14 @@ class Root:
 
         Raises:
             PermanentError: a provider is not in the mirror, or not the pinned one.
+            TemporaryError: a run that nobody waits for is still at work here.
         """
+        if orphan(self.folder) == "running":
+            raise TemporaryError(
+                f"cannot change {self.noun}: an earlier run is still at work",
+                hint="it ends by itself; its log is run.log beside the plan",
+                retry_after_s=30,
+            )
         # The variables play no part in it, so new values need no new init.
         lasting = {n: f for n, f in files.items() if n != "terraform.tfvars.json"}
         digest = hashlib.sha256(
@@ -122,12 +129,6 @@ class Root:
             PermanentError: it will not.
         """
         left = orphan(self.folder)
-        if left == "running":
-            raise TemporaryError(
-                f"cannot change {self.noun}: an earlier run is still at work",
-                hint="it ends by itself; its log is run.log beside the plan",
-                retry_after_s=30,
-            )
         # Terraform would take a plan made on an empty state twice, and make
         # everything a second time (hashicorp/terraform#24078).
         used = self.folder / f"{_PLAN}.used"
@@ -141,6 +142,11 @@ class Root:
             if broken.code:
                 raise failure("unlock", self.noun, broken.err)
             done = await self._apply(used, line)
+        if done.code < 0:
+            raise TemporaryError(
+                f"cannot apply {self.noun}: terraform was killed by signal {-done.code}",
+                hint="the next run goes on from the state that it had written",
+            )
         if done.code:
             raise failure("apply", self.noun, diagnostics(done.out))
         faults.point("terraform after apply")

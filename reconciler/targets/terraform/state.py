@@ -35,7 +35,7 @@ class State:
     @property
     def exists(self) -> bool:
         """Whether anything stands behind it: an emptied state is nothing."""
-        return self.resources > 0 or bool(self.applied)
+        return self.resources > 0 or self.applied != b""
 
     @property
     def whole(self) -> bool:
@@ -61,12 +61,13 @@ def read_state(content: bytes) -> State | None:
     try:
         data = orjson.loads(content)
         outputs = {name: out["value"] for name, out in data["outputs"].items()}
-        managed = (r for r in data["resources"] if r["mode"] == "managed")
+        managed = [r for r in data["resources"] if r["mode"] == "managed"]
+        marks = [r for r in managed if r["name"] == UNIT and "module" not in r]
         return State(
             lineage=data["lineage"],
             serial=data["serial"],
-            resources=sum(len(resource["instances"]) for resource in managed),
-            applied=str(outputs.get(UNIT, "")).encode(),
+            resources=sum(len(r["instances"]) for r in managed if r not in marks),
+            applied=_mark(marks),
             intended=str(outputs.get(INTENT, "")).encode(),
             outputs=outputs.get("cluster") or {},
         )
@@ -75,3 +76,11 @@ def read_state(content: bytes) -> State | None:
             "cannot read Terraform state: what the backend holds is no state",
             hint="restore the last good version of it from the backend",
         ) from error
+
+
+def _mark(marks: list[Any]) -> bytes:
+    """What the mark that is made last holds, where it was made."""
+    for mark in marks:
+        for instance in mark["instances"]:
+            return str(instance["attributes"]["output"]["value"]).encode()
+    return b""

@@ -1,8 +1,8 @@
 """Clusters in a cloud as a target: Terraform states, and what they stand for (I/O).
 
-The state of a cluster says itself which unit made it: the output ``bud_unit`` is
-written when everything of it is there, ``bud_intent`` when it is begun. So whatever
-machine looks next, and whatever was killed before, sees the same: absent, whole,
+The state of a cluster says itself which unit made it: ``bud_unit`` is made when
+everything else of it is there, ``bud_intent`` is written when it is begun. So whatever
+machine looks next, and whatever was killed before, it sees the same: absent, whole,
 half made, or strayed. Applying runs a saved plan and nothing else.
 """
 
@@ -13,7 +13,6 @@ import shutil
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from hashlib import sha256
 
 import orjson
 
@@ -24,10 +23,18 @@ from reconciler.targets.terraform.credentials import parse_credentials
 from reconciler.targets.terraform.roots import Root
 from reconciler.targets.terraform.state import State
 from reconciler.targets.terraform.summary import Summary
-from reconciler.values import Action, Change, Health, Key, Live, Presence
-from renderers.terraform import Module, our_module, read_manifest, root
+from reconciler.targets.terraform.view import (
+    live_of,
+    pin_of,
+    ref_of,
+    tell,
+    unknown,
+    workspace_of,
+)
+from reconciler.values import Action, Change, Key, Live, Presence
+from renderers.terraform import UNIT, Module, our_module, read_manifest, root
 from schemas.errors import FoundryError, PermanentError, TemporaryError
-from schemas.objects import Credential, Ref
+from schemas.objects import Credential
 from schemas.terraform import ModuleManifest
 
 __all__ = ["TerraformTarget"]
@@ -62,8 +69,8 @@ class TerraformTarget:
         try:
             found = await self.backend.workspaces()
         except FoundryError as error:
-            return {key: _unknown(key, error) for key in keys}
-        ours = {Key(self.name, ref) for name in found if (ref := _ref(name))}
+            return {key: unknown(key, error) for key in keys}
+        ours = {Key(self.name, ref) for name in found if (ref := ref_of(name))}
         asked = sorted({*keys, *ours})
         lives = await asyncio.gather(*(self._observe(key, found) for key in asked))
         return {
@@ -107,7 +114,7 @@ class TerraformTarget:
             live, state = await self._check(change)
             if live.presence is Presence.PRESENT:
                 await self._run(change, live, state, progress)
-                state = await self.backend.state(_workspace(change.key))
+                state = await self.backend.state(workspace_of(change.key))
                 if state is not None and state.resources:
                     raise TemporaryError(
                         f"cannot delete {change.key}: {state.resources} resources stay",
@@ -117,27 +124,27 @@ class TerraformTarget:
 
     async def outputs(self, key: Key) -> Mapping[str, object]:
         """What the module says of a cluster: its address, pools and identities."""
-        state = await self.backend.state(_workspace(key))
+        state = await self.backend.state(workspace_of(key))
         return {} if state is None else state.outputs
 
     # Looking.
 
     async def _observe(self, key: Key, found: frozenset[str]) -> Live:
-        if _workspace(key) not in found:
+        if workspace_of(key) not in found:
             return Live(key=key, presence=Presence.ABSENT)
         try:
             return (await self._look(key))[0]
         except FoundryError as error:
-            return _unknown(key, error)
+            return unknown(key, error)
 
     async def _look(self, key: Key) -> tuple[Live, State | None]:
-        state = await self.backend.state(_workspace(key))
+        state = await self.backend.state(workspace_of(key))
         drift = await self._drift(key, state) if state and state.whole else ()
-        return _live(key, state, drift), state
+        return live_of(key, state, drift), state
 
     async def _drift(self, key: Key, state: State) -> tuple[str, ...]:
         """Compare with the cloud, unless that was done a moment ago."""
-        workspace, now = _workspace(key), asyncio.get_running_loop().time()
+        workspace, now = workspace_of(key), asyncio.get_running_loop().time()
         seen = self._looks.get(workspace)
         if seen and seen.serial == state.serial and now < seen.at + self.look_s:
             return seen.drift
@@ -158,10 +165,10 @@ class TerraformTarget:
             self._module(change.key, change.unit.content)
         live, state = Live(key=change.key, presence=Presence.ABSENT), None
         try:
-            if _workspace(change.key) in await self.backend.workspaces():
+            if workspace_of(change.key) in await self.backend.workspaces():
                 live, state = await self._look(change.key)
         except FoundryError as error:
-            live = _unknown(change.key, error)
+            live = unknown(change.key, error)
         check_precondition(change, live)
         return live, state
 
@@ -176,7 +183,7 @@ class TerraformTarget:
         if live.presence is Presence.ABSENT:
             # What an emptied state left would give the new cluster the old UID.
             await self._forget_state(change.key)
-        summary = await made.plan(_pin(change, live), destroy=destroy)
+        summary = await made.plan(pin_of(change, live), destroy=destroy)
         if summary.fatal and manifest.deletion_policy == "retain":
             lost = ", ".join(map(str, summary.fatal))
             raise PermanentError(
@@ -189,19 +196,19 @@ class TerraformTarget:
         self, change: Change, live: Live, state: State | None, progress: Progress
     ) -> None:
         made, _ = await self._open(change, state)
-        if not made.holds(_pin(change, live)):
+        if not made.holds(pin_of(change, live)):
             progress(change.key, "planning")
             summary = await self._plan(change, live, state)
             progress(change.key, f"applying: {summary}")
         self._looks.pop(made.workspace, None)
-        await made.apply(lambda line: _tell(change.key, line, progress))
+        await made.apply(lambda line: tell(change.key, line, progress))
 
     async def _open(
         self, change: Change, state: State | None
     ) -> tuple[Root, ModuleManifest]:
         content = change.unit.content if change.unit else b""
         if not content and state is not None:
-            content = state.intended or state.applied
+            content = state.intended or state.applied or self._left(change.key)
         if not content:
             raise PermanentError(
                 f"cannot delete {change.key}: its state does not say what made it",
@@ -211,6 +218,16 @@ class TerraformTarget:
         made = await self._root(change.key, "change", content, module)
         return made, read_manifest(content)
 
+    def _left(self, key: Key) -> bytes:
+        """The unit that this machine worked on last: a stopped destroy has taken
+        the state's own word for it with it."""
+        folder = self.backend.folder.parent / workspace_of(key) / "change"
+        try:
+            variables = orjson.loads((folder / "terraform.tfvars.json").read_bytes())
+            return str(variables[UNIT]).encode()
+        except (OSError, ValueError, KeyError):
+            return b""
+
     async def _root(
         self, key: Key, purpose: str, content: bytes, module: Module
     ) -> Root:
@@ -219,7 +236,7 @@ class TerraformTarget:
         if manifest.credentials is not None:
             # Its own and no others: a cluster never acts with what bud itself holds.
             secrets = parse_credentials(self.credentials(manifest.credentials))
-        workspace = _workspace(key)
+        workspace = workspace_of(key)
         made = Root(
             command=self.backend.command,
             folder=self.backend.folder.parent / workspace / purpose,
@@ -248,68 +265,15 @@ class TerraformTarget:
 
     async def _forget(self, key: Key) -> None:
         await self._forget_state(key)
-        folder = self.backend.folder.parent / _workspace(key)
+        folder = self.backend.folder.parent / workspace_of(key)
         await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
 
     async def _forget_state(self, key: Key) -> None:
-        workspace = _workspace(key)
+        workspace = workspace_of(key)
         if workspace in await self.backend.workspaces():
             await self.backend.remove(workspace)
 
     @asynccontextmanager
     async def _alone(self, key: Key) -> AsyncIterator[None]:
-        async with self._locks.setdefault(_workspace(key), asyncio.Lock()):
+        async with self._locks.setdefault(workspace_of(key), asyncio.Lock()):
             yield
-
-
-def _workspace(key: Key) -> str:
-    """``project.name``: no name holds a dot, so no two clusters share a state."""
-    return f"{key.ref.project}.{key.ref.name}"
-
-
-def _ref(workspace: str) -> Ref | None:
-    project, dot, name = workspace.partition(".")
-    return Ref("Cluster", project, name) if dot else None
-
-
-def _pin(change: Change, live: Live) -> str:
-    """What a saved plan was decided on."""
-    unit = change.unit.digest if change.unit else "destroy"
-    return f"{unit} {live.uid} {live.version}"
-
-
-def _live(key: Key, state: State | None, drift: tuple[str, ...]) -> Live:
-    if state is None or not state.exists:
-        return Live(key=key, presence=Presence.ABSENT)
-    strayed = sha256("\n".join(drift).encode()).hexdigest()[:12] if drift else ""
-    if not state.whole:
-        health = Health.DEGRADED
-        detail = f"half made: {state.resources} resources; applying goes on from there"
-    elif drift:
-        health, detail = Health.DEGRADED, f"changed by hand: {', '.join(drift[:5])}"
-    else:
-        health, detail = Health.SERVABLE, ""
-    digest = state.digest
-    return Live(
-        key=key,
-        presence=Presence.PRESENT,
-        digest=sha256(f"{digest} {strayed}".encode()).hexdigest() if drift else digest,
-        uid=state.lineage,
-        version=f"{state.serial}-{strayed}" if drift else str(state.serial),
-        health=health,
-        detail=detail,
-    )
-
-
-def _unknown(key: Key, error: FoundryError) -> Live:
-    return Live(key=key, presence=Presence.UNKNOWN, detail=error.args[0])
-
-
-def _tell(key: Key, line: str, progress: Progress) -> None:
-    """Pass on what Terraform says of a resource: which, what, for how long."""
-    try:
-        said = orjson.loads(line)
-    except orjson.JSONDecodeError:
-        return
-    if str(said.get("type", "")).startswith("apply_"):
-        progress(key, said["@message"])

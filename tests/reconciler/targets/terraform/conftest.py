@@ -72,7 +72,7 @@ class SmallWorld:
 
     async def stray(self, key: Key) -> None:
         state = json.loads(self.state(key).read_text())
-        (resource,) = state["resources"]
+        (resource,) = (r for r in state["resources"] if "module" in r)
         resource["instances"][0]["attributes"]["input"]["value"] = "by hand"
         state["serial"] += 1
         self.state(key).write_text(json.dumps(state))
@@ -183,7 +183,6 @@ def aws_world(tmp_path: Path) -> Iterator[MakeWorld]:
                     "AWS_ENDPOINT_URL": aws.url,
                     "AWS_EC2_METADATA_DISABLED": "true",
                 },
-                grace_s=60,
             )
             target = TerraformTarget(
                 backend=Backend(

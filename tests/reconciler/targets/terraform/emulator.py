@@ -9,6 +9,7 @@ EC2's instance types, and the updates of EKS (version, access, size of a node gr
 import json
 import os
 import re
+import time
 import uuid
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -20,6 +21,7 @@ Json = dict[str, Any]
 Answer = tuple[int, dict[str, str], bytes]
 
 QUOTA_VCPUS = float(os.environ.get("EMULATOR_QUOTA_VCPUS", "10000"))
+NODE_GROUP_S = float(os.environ.get("EMULATOR_NODE_GROUP_S", "0"))
 NOT_OFFERED = os.environ.get("EMULATOR_NOT_OFFERED", "")
 EFA_CARDS = {"p5.48xlarge": 32, "p4d.24xlarge": 4}
 
@@ -112,6 +114,7 @@ def described_flow_logs(params: Json) -> Answer:
 
 def node_group(cluster: str, body: Json) -> Answer:
     """Keep what ministack forgets of a node group, or each plan would replace it."""
+    time.sleep(NODE_GROUP_S)  # a cloud takes its time; each request has a thread
     answer = created(cluster, body)
     stored = eks._nodegroups.get(f"{cluster}/{body.get('nodegroupName')}")
     if answer[0] != 200 or stored is None:
