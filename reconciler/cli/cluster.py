@@ -12,10 +12,11 @@ import click
 import yaml
 
 from reconciler.cli.context import Context, pass_context
+from reconciler.cli.secrets import files_of
 from reconciler.foundry import home_of, now
 from reconciler.load import load
 from reconciler.overlay import overlay
-from reconciler.secrets import SopsFiles, read_credential
+from reconciler.secrets import read_credential
 from reconciler.targets.terraform import TerraformTarget, open_terraform
 from reconciler.targets.terraform.credentials import parse_credentials
 from reconciler.targets.terraform.kubeconfig import eks_kubeconfig, eks_token
@@ -153,10 +154,7 @@ def _find(context: Context, project: str, name: str) -> Cluster:
 
 def _target(context: Context) -> TerraformTarget:
     home = home_of(context.repo, context.environment, context.state)
-    files = SopsFiles(
-        folder=context.repo / "environments" / context.environment / "secrets",
-        identity=home.root / "age" / "age.key",
-    )
+    files = files_of(context)
 
     def read(credential: Credential) -> str:
         return read_credential(credential, files)

@@ -15,7 +15,7 @@ from reconciler.foundry import home_of
 from reconciler.secrets import SopsFiles, Vault
 from schemas.errors import FoundryError, PermanentError
 
-__all__ = ["COMMANDS"]
+__all__ = ["COMMANDS", "files_of"]
 
 
 @click.group()
@@ -107,14 +107,19 @@ def verify(context: Context) -> int:
     return 1 if broken else 0
 
 
-def _places(context: Context) -> tuple[SopsFiles, Vault]:
+def files_of(context: Context) -> SopsFiles:
+    """The encrypted files of the command's environment, and who opens them."""
     home = home_of(context.repo, context.environment, context.state)
     named = os.environ.get("BUD_AGE_KEY_FILE")
-    files = SopsFiles(
+    return SopsFiles(
         folder=context.repo / "environments" / context.environment / "secrets",
         identity=Path(named) if named else home.root / "age" / "age.key",
     )
-    return files, Vault(home.root / "vault")
+
+
+def _places(context: Context) -> tuple[SopsFiles, Vault]:
+    home = home_of(context.repo, context.environment, context.state)
+    return files_of(context), Vault(home.root / "vault")
 
 
 COMMANDS = [secrets]
