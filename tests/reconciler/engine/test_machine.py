@@ -13,6 +13,7 @@ import tempfile
 from datetime import timedelta
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -151,9 +152,9 @@ class Foundry(RuleBasedStateMachine):
             self.world.store.log.verify()
 
 
-TestFoundry = Foundry.TestCase
+TestFoundry = pytest.mark.timeout(900)(Foundry.TestCase)
 TestFoundry.settings = settings(
-    max_examples=40,
+    max_examples=30,
     stateful_step_count=25,
     deadline=None,
     suppress_health_check=list(HealthCheck),

@@ -127,7 +127,8 @@ class World:
         """Run until nothing is left to do."""
         for _ in range(8):
             self.clock.advance(3600)
-            if self.plan().empty:
+            made = self.plan()
+            if made.empty and not made.blocked:
                 return
             self.run()
         raise AssertionError(f"it does not converge: {self.plan().document()}")
