@@ -32,7 +32,7 @@ test-kill: .venv/test
 
 tools:
 	tools/debian.sh
-	tools/build.sh kubernetes
+	tools/build.sh kubernetes clusters
 
 bench: .venv/test
 	for file in benchmarks/*.py; do $(BIN)/python $$file; done
