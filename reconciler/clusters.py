@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 
-from reconciler.credentials import read_credential
 from reconciler.render import cluster_target
 from reconciler.targets.base import Target
 from reconciler.targets.kubernetes import (
@@ -33,9 +32,12 @@ __all__ = ["Clusters"]
 class Clusters:
     """``close`` them at the end."""
 
-    def __init__(self, memory: Path, *, owner: str, checkout: Path) -> None:
-        """``memory`` is a file of ours; ``owner`` marks our objects in a cluster."""
-        self._memory, self._owner, self._checkout = memory, owner, checkout
+    def __init__(
+        self, memory: Path, *, owner: str, read: Callable[[Credential], str]
+    ) -> None:
+        """``memory`` is a file of ours; ``owner`` marks our objects in a cluster;
+        ``read`` opens a credential, in memory."""
+        self._memory, self._owner, self._open_credential = memory, owner, read
         self._open: dict[str, tuple[str, KubernetesTarget]] = {}
         self._renderer: Renderer | None = None
 
@@ -88,7 +90,7 @@ class Clusters:
         return wanted
 
     async def _read(self, credential: Credential) -> str:
-        return await asyncio.to_thread(read_credential, credential, self._checkout)
+        return await asyncio.to_thread(self._open_credential, credential)
 
     async def _close(self, name: str) -> None:
         if (known := self._open.pop(name, None)) is not None:

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from reconciler.apikeys import new_key
@@ -19,6 +20,7 @@ from reconciler.clusters import Clusters
 from reconciler.gateway_process import GatewayProcess
 from reconciler.pipeline import Pipeline
 from reconciler.secrecy import Mask
+from reconciler.secrets import SopsFiles, read_credential
 from reconciler.store import Store, open_store
 from reconciler.targets.base import Target
 from reconciler.targets.gateway import GatewayTarget
@@ -119,6 +121,15 @@ def home_of(repo: Path, environment: str, state: str | None) -> Home:
     return Home(root=root, url=f"sqlite:///{root.resolve() / 'state.db'}")
 
 
+def files_of(repo: Path, environment: str, home: Home) -> SopsFiles:
+    """The encrypted files of an environment, and who opens them."""
+    named = os.environ.get("BUD_AGE_KEY_FILE")
+    return SopsFiles(
+        folder=repo / "environments" / environment / "secrets",
+        identity=Path(named) if named else home.root / "age" / "age.key",
+    )
+
+
 @contextmanager
 def open_foundry(
     repo: Path, environment: str, state: str | None = None
@@ -148,7 +159,11 @@ def open_foundry(
         catalog=catalog(),
         targets=targets,
         store=store,
-        clusters=Clusters(home.clusters, owner=environment, checkout=repo),
+        clusters=Clusters(
+            home.clusters,
+            owner=environment,
+            read=partial(read_credential, files=files_of(repo, environment, home)),
+        ),
         clock=now,
         mask=Mask(_secrets_of_this_process()),
     )

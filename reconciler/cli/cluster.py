@@ -12,8 +12,7 @@ import click
 import yaml
 
 from reconciler.cli.context import Context, pass_context
-from reconciler.cli.secrets import files_of
-from reconciler.foundry import home_of, now
+from reconciler.foundry import files_of, home_of, now
 from reconciler.load import load
 from reconciler.overlay import overlay
 from reconciler.secrets import read_credential
@@ -154,7 +153,7 @@ def _find(context: Context, project: str, name: str) -> Cluster:
 
 def _target(context: Context) -> TerraformTarget:
     home = home_of(context.repo, context.environment, context.state)
-    files = files_of(context)
+    files = files_of(context.repo, context.environment, home)
 
     def read(credential: Credential) -> str:
         return read_credential(credential, files)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from reconciler.cli import keys, log, operate, run, spec
+from reconciler.cli import cluster, keys, log, operate, run, secrets, spec
 from reconciler.cli.context import Context
 from schemas.errors import ChainBrokenError, FoundryError, SpecError
 
@@ -59,7 +59,7 @@ def bud(
     )
 
 
-for module in (spec, operate, run, log, keys):
+for module in (spec, operate, run, log, keys, secrets, cluster):
     for command in module.COMMANDS:
         bud.add_command(command)
 

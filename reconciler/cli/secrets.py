@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from pathlib import Path
 
@@ -11,11 +10,11 @@ import click
 import yaml
 
 from reconciler.cli.context import Context, pass_context
-from reconciler.foundry import home_of
+from reconciler.foundry import files_of, home_of
 from reconciler.secrets import SopsFiles, Vault
 from schemas.errors import FoundryError, PermanentError
 
-__all__ = ["COMMANDS", "files_of"]
+__all__ = ["COMMANDS"]
 
 
 @click.group()
@@ -107,19 +106,10 @@ def verify(context: Context) -> int:
     return 1 if broken else 0
 
 
-def files_of(context: Context) -> SopsFiles:
-    """The encrypted files of the command's environment, and who opens them."""
-    home = home_of(context.repo, context.environment, context.state)
-    named = os.environ.get("BUD_AGE_KEY_FILE")
-    return SopsFiles(
-        folder=context.repo / "environments" / context.environment / "secrets",
-        identity=Path(named) if named else home.root / "age" / "age.key",
-    )
-
-
 def _places(context: Context) -> tuple[SopsFiles, Vault]:
     home = home_of(context.repo, context.environment, context.state)
-    return files_of(context), Vault(home.root / "vault")
+    files = files_of(context.repo, context.environment, home)
+    return files, Vault(home.root / "vault")
 
 
 COMMANDS = [secrets]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 
 from reconciler.clusters import Clusters
 from reconciler.observe import observe
+from reconciler.secrets import SopsFiles, read_credential
 from reconciler.targets.base import Target
 from reconciler.values import Commit, Desired, Key, Presence
 from schemas.environment import Environment
@@ -52,7 +54,10 @@ def clusters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Clusters:
     helm.write_text("#!/bin/sh\nexit 1\n")
     helm.chmod(0o755)
     monkeypatch.setenv("BUD_HELM", str(helm))
-    return Clusters(tmp_path / "clusters.json", owner="test", checkout=tmp_path)
+    read = partial(
+        read_credential, files=SopsFiles(folder=tmp_path, identity=tmp_path / "age.key")
+    )
+    return Clusters(tmp_path / "clusters.json", owner="test", read=read)
 
 
 @pytest.fixture
@@ -70,6 +75,7 @@ def kubeconfig(tmp_path: Path) -> Path:
         "users": [{"name": "u", "user": {"token": "s3cr3t-t0ken"}}],
     }
     file.write_text(json.dumps(content))
+    file.chmod(0o600)
     return file
 
 
