@@ -227,6 +227,8 @@ class Daemon:
                 _ended(run, self._pipeline.clock(), result, outcomes)
             )
         await self._export()
+        if result == "done":
+            self._wait_s = 0.0  # applied means seen: look again at once
         _log.info("applied", result=result, plan=made.digest[:12], steps=len(outcomes))
 
     async def _export(self) -> None:
