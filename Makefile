@@ -26,7 +26,7 @@ lint: .venv/test
 unit: .venv/test
 	PATH="$(CURDIR)/.tools/bin:$$PATH" $(PYTEST)
 
-# Law 10 at every write point of an apply, where `make test` takes every sixth.
+# Law 10 at every write point of an apply, where `make test` takes every twelfth.
 test-kill: .venv/test
 	BUD_KILL_STRIDE=1 $(PYTEST) --dist load tests/e2e/test_kill.py
 
