@@ -5,7 +5,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 UV := $(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt
-PYTEST ?= $(BIN)/pytest -n 2 --dist loadgroup
+# A test that starts ten processes can miss a deadline on a busy machine: it gets one
+# more try, and stands in the summary as RERUN, which is a bug to mend.
+PYTEST ?= $(BIN)/pytest -n 2 --dist loadgroup --reruns 1 -rR
 
 .PHONY: up down test test-kill lint unit tools bench clean
 
