@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from reconciler.lock import Entry, Lock, entry, parse, stale
 from reconciler.optimizer import optimizer_for
 from reconciler.optimizer.posing import clusters_of, inputs_of, model_of, task_of
-from reconciler.optimizer.task import Candidate, Infeasible, Optimizer, Task
+from reconciler.optimizer.task import Infeasible, Optimizer, Task
 from reconciler.values import Desired, Resolved
 from schemas.catalog import Catalog
 from schemas.endpoint import Endpoint
@@ -193,21 +193,9 @@ def _unresolved(desired: Desired, ref: Ref, moved: tuple[str, ...]) -> Problem:
 
 
 def _infeasible(desired: Desired, ref: Ref, error: Infeasible) -> Problem:
-    near = "; ".join(
-        f"{_described(candidate)} ({missed})" for candidate, missed in error.nearest
-    )
-    hint = f"nearest: {near}" if near else "widen the node pools or what is fixed"
+    hint = error.alternatives or "widen the node pools or what is fixed"
     return Problem(
         file=desired.files[ref],
         message=f"cannot place {ref}: nothing meets {error.binding}",
         hint=hint,
-    )
-
-
-def _described(candidate: Candidate) -> str:
-    c = candidate
-    machines = f"{c.gpus} x {c.gpu}" if c.gpu else "CPU"
-    return (
-        f"{c.replicas} x tensor {c.tensor} pipeline {c.pipeline} data {c.data} at "
-        f"{c.precision} on {machines}, pool {c.node_pool}"
     )

@@ -10,6 +10,7 @@ from functools import cache
 from typing import Literal
 
 from reconciler.optimizer.heuristic import Heuristic
+from reconciler.optimizer.regressor import Regressor
 from reconciler.optimizer.task import Candidate, Decision, Infeasible, Optimizer, Task
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "Heuristic",
     "Infeasible",
     "Optimizer",
+    "Regressor",
     "Task",
     "optimizer_for",
 ]
@@ -26,5 +28,4 @@ __all__ = [
 @cache
 def optimizer_for(method: Literal["regressor", "heuristic"]) -> Optimizer:
     """The optimizer of a method."""
-    del method
-    return Heuristic()
+    return Regressor() if method == "regressor" else Heuristic()

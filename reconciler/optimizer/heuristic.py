@@ -26,7 +26,7 @@ from reconciler.optimizer.prediction import AnalyticPredictor, Predictor, memory
 from reconciler.optimizer.task import Decision, Fixed, Pool, Task
 from schemas.architecture import Architecture
 
-__all__ = ["Heuristic"]
+__all__ = ["Heuristic", "fixed_widths", "imagine"]
 
 # vLLM's own rule: 8192 tokens a step on devices of 70 GiB and more, 2048 below.
 LARGE_DEVICE_GIB: Final = 70
@@ -45,10 +45,20 @@ class Heuristic:
     def decide(self, task: Task) -> Decision:
         return answer(
             task,
-            options=lambda: _options(task, self.predictor, imagined=False),
-            imagined=lambda: _options(task, self.predictor, imagined=True),
+            options=lambda: self.consider(task),
+            imagined=lambda: imagine(task, self.predictor),
             identity=self.identity,
         )
+
+    def consider(self, task: Task) -> Options | None:
+        """Every layout that fits, with the batch and chunk it would get."""
+        return _options(task, self.predictor, imagined=False)
+
+
+def imagine(task: Task, predictor: Predictor) -> Options | None:
+    """What could be if nothing had to fit and there were more nodes: the
+    alternatives that an infeasible task is told of."""
+    return _options(task, predictor, imagined=True)
 
 
 def _options(task: Task, predictor: Predictor, *, imagined: bool) -> Options | None:

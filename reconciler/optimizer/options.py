@@ -70,7 +70,7 @@ class Options:
 
     @property
     def tokens_per_s_lo(self) -> Numbers:
-        return self._rate(self.prediction.ttft_hi, self.prediction.tpot_hi)
+        return self._rate(self.prediction.ttft_bound, self.prediction.tpot_bound)
 
     def _rate(self, ttft: Numbers, tpot: Numbers) -> Numbers:
         outputs = self.task.output_tokens
@@ -100,19 +100,19 @@ class Options:
         return excess
 
     def _goals(self) -> list[tuple[str, Goal, Numbers]]:
-        """Each goal with what is compared with it: the upper end of the interval
-        at its percentile, never the mean."""
+        """Each goal with what is compared with it: the bound that is exceeded once
+        in five, at the goal's percentile; never the mean."""
         goals, p, found = self.task.goals, self.prediction, []
         if goals.ttft_ms is not None:
-            first = p.ttft_hi * tail(goals.ttft_ms.percentile, first=True)
+            first = p.ttft_bound * tail(goals.ttft_ms.percentile, first=True)
             found.append((_name("ttft", goals.ttft_ms), goals.ttft_ms, first))
         if goals.tpot_ms is not None:
-            each = p.tpot_hi * tail(goals.tpot_ms.percentile, first=False)
+            each = p.tpot_bound * tail(goals.tpot_ms.percentile, first=False)
             found.append((_name("tpot", goals.tpot_ms), goals.tpot_ms, each))
         if goals.e2e_ms is not None:
             percentile = goals.e2e_ms.percentile
-            whole = p.ttft_hi * tail(percentile, first=True)
-            whole = whole + p.tpot_hi * tail(percentile, first=False) * (
+            whole = p.ttft_bound * tail(percentile, first=True)
+            whole = whole + p.tpot_bound * tail(percentile, first=False) * (
                 self.task.output_tokens - 1
             )
             found.append((_name("e2e", goals.e2e_ms), goals.e2e_ms, whole))

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from reconciler.optimizer.device import Device
 from schemas.architecture import Architecture, Precision
+
+if TYPE_CHECKING:  # options are made of tasks
+    from reconciler.optimizer.options import Options
 
 __all__ = [
     "Candidate",
@@ -144,6 +147,13 @@ class Candidate:
         one = self.tensor * self.pipeline * self.data
         return self.replicas * one if self.gpu is not None else 0
 
+    def __str__(self) -> str:
+        machines = f"{self.gpus} x {self.gpu}" if self.gpu else "CPU"
+        return (
+            f"{self.replicas} x tensor {self.tensor} pipeline {self.pipeline} data "
+            f"{self.data} at {self.precision} on {machines}, pool {self.node_pool}"
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
@@ -179,6 +189,12 @@ class Infeasible(Exception):
         super().__init__(binding)
         self.binding, self.nearest = binding, nearest
 
+    @property
+    def alternatives(self) -> str:
+        """The nearest ones in words; empty where there are none."""
+        near = "; ".join(f"{found} ({missed})" for found, missed in self.nearest)
+        return f"nearest: {near}" if near else ""
+
 
 class Optimizer(Protocol):
     """HEURISTIC and REGRESSOR, and whatever comes later."""
@@ -194,4 +210,8 @@ class Optimizer(Protocol):
         Raises:
             Infeasible: no layout meets every hard constraint.
         """
+        ...
+
+    def consider(self, task: Task) -> Options | None:
+        """Everything that was weighed, for whoever explains a decision."""
         ...

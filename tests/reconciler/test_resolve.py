@@ -1,0 +1,192 @@
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import yaml
+
+from reconciler.lock import dump
+from reconciler.resolve import resolve, solve
+from reconciler.values import Commit, Desired
+from schemas.catalog import catalog
+from schemas.environment import Environment
+from schemas.errors import SpecError
+from schemas.kinds import parse
+from schemas.objects import FoundryObject, Ref
+
+CHAT = Ref("Endpoint", "default", "chat")
+OTHER = Ref("Endpoint", "default", "other")
+
+
+def made(kind: str, name: str, spec: Mapping[str, Any]) -> FoundryObject:
+    return parse(
+        {
+            "apiVersion": "foundry.bud/v1",
+            "kind": kind,
+            "metadata": {"name": name},
+            "spec": spec,
+        }
+    )
+
+
+def endpoint(name: str = "chat", **changes: Any) -> FoundryObject:
+    spec = {
+        "model": "llama",
+        "cluster": "gpus",
+        "engine": {"name": "vllm", "version": "0.19.0"},
+        "workload": {"inputTokens": 1000, "outputTokens": 200, "concurrency": 16},
+        "optimizer": {"method": "heuristic"},
+    }
+    return made("Endpoint", name, spec | changes)
+
+
+def desired(*endpoints: FoundryObject, nodes: int = 2, gpus: int = 8) -> Desired:
+    cluster = made(
+        "Cluster",
+        "gpus",
+        {
+            "provider": "local",
+            "nodePools": [
+                {"name": "h100", "gpu": "H100", "gpusPerNode": gpus, "count": nodes}
+            ],
+        },
+    )
+    model = made(
+        "Model",
+        "llama",
+        {
+            "source": {
+                "hf": {
+                    "repo": "meta-llama/Llama-3.1-8B-Instruct",
+                    "revision": "0" * 40,
+                }
+            },
+            "precision": "bf16",
+            "licence": {"id": "llama3.1", "accepted": True},
+        },
+    )
+    objects = {item.ref: item for item in (cluster, model, *endpoints)}
+    environment = made("Environment", "test", {"take": ["Endpoint/*"]})
+    assert isinstance(environment, Environment)
+    return Desired(
+        commit=Commit(sha="0" * 40),
+        environment=environment,
+        objects=objects,
+        files={ref: f"spec/{ref.kind.lower()}/{ref.name}.yaml" for ref in objects},
+        lock={},
+    )
+
+
+def locked(found: Desired) -> Desired:
+    return replace(found, lock=yaml.safe_load(dump(solve(found, catalog()))))
+
+
+def test_what_was_solved_resolves() -> None:
+    found = resolve(locked(desired(endpoint())), catalog()).resolutions[CHAT]
+    assert found.node_pool == "h100"
+    assert found.replicas is not None
+    assert found.prediction["ttft_hi"] > found.prediction["ttft_ms"]
+
+
+def test_an_endpoint_without_an_entry_names_the_way_out() -> None:
+    with pytest.raises(SpecError) as caught:
+        resolve(desired(endpoint()), catalog())
+    (problem,) = caught.value.problems
+    assert str(CHAT) in problem.message
+    assert "bud resolve" in problem.hint
+
+
+@pytest.mark.parametrize(
+    ("changes", "part"),
+    [
+        (
+            {"workload": {"inputTokens": 1, "outputTokens": 200, "concurrency": 16}},
+            "workload",
+        ),
+        ({"slo": {"ttft": {"target": "1s"}}}, "slo"),
+        ({"parallelism": {"tensor": 2}}, "parallelism"),
+        ({"replicas": 2}, "replicas"),
+        ({"engine": {"name": "vllm", "version": "0.20.0"}}, "engine"),
+        ({"optimizer": {"method": "heuristic", "seed": 1}}, "optimizer"),
+    ],
+)
+def test_a_stale_entry_names_what_moved(changes: dict[str, Any], part: str) -> None:
+    lock = locked(desired(endpoint())).lock
+    now = replace(desired(endpoint(**changes)), lock=lock)
+    with pytest.raises(SpecError, match=f": {part}.* changed since"):
+        resolve(now, catalog())
+
+
+def test_a_changed_node_pool_makes_stale() -> None:
+    lock = locked(desired(endpoint())).lock
+    with pytest.raises(SpecError, match="nodePools changed since"):
+        resolve(replace(desired(endpoint(), nodes=3), lock=lock), catalog())
+
+
+def test_what_changes_no_decision_makes_nothing_stale() -> None:
+    lock = locked(desired(endpoint())).lock
+    quiet = endpoint(
+        engine={"name": "vllm", "version": "0.19.0", "env": {"A": "b"}},
+        rollout={"maxSurge": 2},
+    )
+    assert CHAT in resolve(replace(desired(quiet), lock=lock), catalog()).resolutions
+
+
+def test_solving_one_leaves_the_other_byte_for_byte() -> None:
+    before = solve(desired(endpoint(), endpoint("other")), catalog())
+    data = yaml.safe_load(dump(before))
+    # A mark that solving anew would not leave.
+    data["endpoints"]["default/other"]["reason"] = "kept"
+    tighter = endpoint(slo={"tpot": {"target": "40ms"}})
+    now = replace(desired(tighter, endpoint("other")), lock=data)
+    after = solve(now, catalog())
+    assert after.entries[OTHER].data == data["endpoints"]["default/other"]
+    assert after.entries[CHAT].data != data["endpoints"]["default/chat"]
+
+
+def test_solving_twice_gives_the_same_bytes() -> None:
+    found = desired(endpoint(), endpoint("other"))
+    assert dump(solve(found, catalog())) == dump(solve(found, catalog()))
+
+
+def test_an_endpoint_that_is_gone_leaves_the_lock() -> None:
+    both = locked(desired(endpoint(), endpoint("other")))
+    assert set(
+        solve(replace(desired(endpoint()), lock=both.lock), catalog()).entries
+    ) == {CHAT}
+
+
+def test_infeasible_names_the_constraint_and_three_alternatives() -> None:
+    hopeless = endpoint(slo={"tpot": {"target": "1us"}})
+    with pytest.raises(SpecError) as caught:
+        solve(desired(hopeless), catalog())
+    (problem,) = caught.value.problems
+    assert "nothing meets tpot p95 <= 0.001 ms" in problem.message
+    assert problem.hint.count("missed by") >= 3
+
+
+def test_a_replica_under_an_autoscaler_is_not_ours_to_count() -> None:
+    scaled = endpoint(scaling={"min": 1, "max": 4, "queueDepth": 8})
+    found = resolve(locked(desired(scaled)), catalog()).resolutions[CHAT]
+    assert found.replicas is None
+
+
+def test_a_lock_of_another_version_says_so() -> None:
+    with pytest.raises(SpecError, match="version is 9"):
+        resolve(replace(desired(endpoint()), lock={"version": 9}), catalog())
+
+
+@pytest.mark.parametrize("method", ["heuristic", "regressor"])
+def test_both_methods_keep_what_is_set(method: str) -> None:
+    fixed = endpoint(
+        optimizer={"method": method},
+        parallelism={"tensor": 2, "pipeline": 1, "data": 1, "expert": 1},
+        maxBatch=12,
+        replicas=2,
+        context=4096,
+    )
+    found = resolve(locked(desired(fixed)), catalog()).resolutions[CHAT]
+    assert (found.tensor, found.pipeline, found.max_batch) == (2, 1, 12)
+    assert (found.replicas, found.context) == (2, 4096)
