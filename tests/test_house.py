@@ -16,7 +16,12 @@ import pytest
 from hatchling.builders.wheel import WheelBuilder
 
 import bud_foundry
+from reconciler import lockfile
 from reconciler.cli.main import bud
+from reconciler.load import load
+from reconciler.overlay import overlay
+from reconciler.values import Commit
+from schemas.catalog import catalog
 from schemas.kinds import KINDS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -171,3 +176,12 @@ def test_no_file_names_a_machine_or_a_secret() -> None:
         name for name in found if name.startswith(("tests/", "reconciler/pasted.py"))
     }
     assert set(found) == allowed
+
+
+@pytest.mark.parametrize("environment", ["local", "evaluation", "production"])
+def test_the_lock_of_every_environment_is_current(environment: str) -> None:
+    """`bud resolve` was run and its result reviewed with what it follows from."""
+    documents = load(ROOT, Commit(sha="0" * 40))
+    _, moved = lockfile.refresh(overlay(documents, environment), catalog())
+
+    assert moved == []

@@ -13,6 +13,7 @@ import click
 
 from reconciler.cli import cluster, keys, log, operate, run, secrets, spec
 from reconciler.cli.context import Context
+from reconciler.optimizer.cli import optimize, optimizer
 from schemas.errors import ChainBrokenError, FoundryError, SpecError
 
 __all__ = ["bud", "main"]
@@ -62,6 +63,10 @@ def bud(
 for module in (spec, operate, run, log, keys, secrets, cluster):
     for command in module.COMMANDS:
         bud.add_command(command)
+
+
+bud.add_command(optimize)
+bud.add_command(optimizer)
 
 
 def main() -> None:

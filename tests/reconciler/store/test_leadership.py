@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
@@ -70,6 +71,17 @@ async def test_a_deposed_leader_appends_nothing(
     assert other.log.verify().size == 1
 
 
+def _until_unlocked(store: Store) -> None:
+    """A terminated session holds its locks until the server has ended it."""
+    held = text("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted")
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        with writing(store._engine, "test") as connection:
+            if connection.execute(held).scalar() == 0:
+                return
+    pytest.fail("the lock of the terminated session is still held")
+
+
 async def test_a_lost_lock_deposes_its_leader(
     url: str, tmp_path: Path, store: Store, other: Store, draft: Drafts
 ) -> None:
@@ -85,6 +97,7 @@ async def test_a_lost_lock_deposes_its_leader(
                         "WHERE locktype = 'advisory' AND granted"
                     )
                 )
+            _until_unlocked(other)
         with other.lead("new") as successor:
             await successor.settle([draft()])
             with pytest.raises((PermanentError, TemporaryError)):
