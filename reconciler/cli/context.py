@@ -54,7 +54,8 @@ class Context:
             wrapper_class=structlog.make_filtering_bound_logger(
                 logging.getLevelNamesMapping()[self.level.upper()]
             ),
-            logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+            # Looked up at each line: a caller that lends its own stderr takes it back.
+            logger_factory=lambda *_: structlog.WriteLogger(sys.stderr),
         )
 
     def show(self, data: Any, text: str) -> None:
