@@ -19,7 +19,7 @@ from reconciler.ordering import Step
 from reconciler.plan import Plan
 from reconciler.store import Journal, Owned, Ownership
 from reconciler.targets.base import Progress, Target
-from reconciler.values import Action, Key, Live, Outcome, OutcomeKind
+from reconciler.values import Action, Key, Live, Outcome, OutcomeKind, Unit
 from schemas.errors import FoundryError
 
 __all__ = ["Applier"]
@@ -108,7 +108,9 @@ class Applier:
         if step.change.action in (Action.ADOPT, Action.FORGET):
             return await self._settle(plan, step, _DONE[step.change.action])
         faults.point(f"before intent {step.key}")
-        await self.journal.intend([_draft(self, plan, step, INTENDED)], [_owned(step)])
+        await self.journal.intend(
+            [_draft(self, plan, step, INTENDED)], [_owned(step)], _former(step)
+        )
         faults.point(f"after intent {step.key}")
         started = monotonic()
         try:
@@ -192,6 +194,17 @@ def _owned(step: Step) -> Owned:
     return Owned(
         unit=unit, state=state, uid=step.change.uid, version=step.change.version
     )
+
+
+def _former(step: Step) -> tuple[Unit, ...]:
+    """What a rollback of this step would bring back.
+
+    A revision whose outcome nobody recorded is none: the one before it stays kept.
+    """
+    mine = step.owned
+    if mine is None or mine.state is not Ownership.LIVE or step.change.unit is None:
+        return ()
+    return () if mine.unit.digest == step.digest else (mine.unit,)
 
 
 def _draft(

@@ -85,6 +85,10 @@ class Daemon:
         self._again = False
         self._said: object = None
 
+    def look(self) -> None:
+        """Look now, and not only when something moved or the pause is over."""
+        self._due.set()
+
     async def run(self, stop: asyncio.Event) -> None:
         """Reconcile until ``stop``.
 
@@ -195,6 +199,7 @@ class Daemon:
             self._failures = 0
 
     async def _reconcile(self, tree: Tree, started: datetime) -> None:
+        await self._pipeline.note_decisions(self._journal)
         prepared = await self._pipeline.prepare(tree)
         self._pipeline.check_signed(prepared, tree)
         made = prepared.plan

@@ -1,5 +1,7 @@
-"""What the daemon shows on loopback: health, status, metrics (I/O). It changes
-nothing for whoever asks."""
+"""What the daemon shows on loopback: health, status, metrics (I/O).
+
+Whoever asks changes nothing; ``POST /look`` only makes it look sooner.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +9,7 @@ import json
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +40,12 @@ async def serve(
             body=metrics.text(), headers={"Content-Type": "text/plain; version=0.0.4"}
         )
 
+    async def look(_: web.Request) -> web.Response:
+        daemon.look()
+        return web.Response(status=HTTPStatus.ACCEPTED)
+
     app = web.Application()
+    app.router.add_post("/look", look)
     app.router.add_get("/healthz", health)
     app.router.add_get("/status", status)
     app.router.add_get("/metrics", measured)
@@ -75,15 +83,18 @@ def _status(daemon: Daemon) -> dict[str, Any]:
     }
 
 
-async def ask_daemon(where: Path) -> dict[str, Any] | None:
-    """The status of the daemon whose address is in ``where``; None without one."""
+async def ask_daemon(where: Path, *, look: bool = False) -> dict[str, Any] | None:
+    """The status of the daemon whose address is in ``where``; None without one.
+
+    With ``look`` it is told to look at once.
+    """
     try:
         url = json.loads(where.read_text())["url"]
-        async with (
-            ClientSession(timeout=_TIMEOUT) as session,
-            session.get(f"{url}/status") as answer,
-        ):
-            said: dict[str, Any] = await answer.json()
-            return said
+        async with ClientSession(timeout=_TIMEOUT) as session:
+            if look:
+                await session.post(f"{url}/look")
+            async with session.get(f"{url}/status") as answer:
+                said: dict[str, Any] = await answer.json()
+                return said
     except (OSError, ClientError, TimeoutError):
         return None

@@ -29,6 +29,7 @@ from reconciler.overlay import overlay
 from reconciler.plan import Plan, plan
 from reconciler.render import Renderer
 from reconciler.resolve import Memo, resolve
+from reconciler.rollback import stood_in
 from reconciler.source import Tree
 from reconciler.store import Journal, Store
 from reconciler.targets.base import Progress, Target
@@ -86,7 +87,7 @@ class Pipeline:
     async def prepare(self, tree: Tree) -> Prepared:
         """From a checkout to a plan. Reads, and changes nothing."""
         # In a thread: a large spec takes seconds, and the loop keeps engines alive.
-        desired, rendered = await asyncio.to_thread(self._describe, tree)
+        desired, rendered = await asyncio.to_thread(self.describe, tree)
         if self.clusters is not None:
             await self.clusters.follow(desired, self.store.inventory(), self.targets)
         made, observed = await self.compare(
@@ -96,7 +97,7 @@ class Pipeline:
             plan=made, desired=desired, rendered=rendered, observed=observed
         )
 
-    def _describe(self, tree: Tree) -> tuple[Desired, Rendered]:
+    def describe(self, tree: Tree) -> tuple[Desired, Rendered]:
         """load, overlay, resolve, render: everything that reads only the checkout."""
         with self._describing:
             desired = self.desire(tree)
@@ -111,22 +112,23 @@ class Pipeline:
         inputs: Mapping[str, str],
     ) -> tuple[Plan, Mapping[Key, Live]]:
         """observe, plan: what is rendered against what lives."""
-        owned = self.store.inventory()
+        owned, frozen = self.store.inventory(), self.store.frozen()
         keys = {*rendered.units, *owned}
         observed = await observe(self.targets, keys)
+        units = stood_in(rendered.units, frozen=frozen, owned=owned, observed=observed)
         made = plan(
             commit=commit,
             environment=self.environment,
             settings=settings,
-            units=rendered.units,
+            units=units,
             observed=observed,
             owned=owned,
             held=held(
                 keys,
-                units=rendered.units,
+                units=units,
                 history=records(reversed(self.store.log.entries(limit=_HISTORY))),
                 suspensions=self.store.suspensions(self.clock()),
-                frozen=self.store.frozen(),
+                frozen=frozen,
                 writers={key: live.writer for key, live in observed.items()},
                 now=self.clock(),
             ),
@@ -147,6 +149,11 @@ class Pipeline:
             mask=self.mask,
         )
         return await applier.run(made)
+
+    async def note_decisions(self, journal: Journal) -> None:
+        """record, of what people decided meanwhile: only who leads may append."""
+        if decisions := self.store.decisions():
+            await journal.record(decisions)
 
     def check_signed(self, prepared: Prepared, tree: Tree) -> None:
         """Refuse a tree that nobody vouched for where the environment asks for it."""

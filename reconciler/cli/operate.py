@@ -1,5 +1,5 @@
 """Verbs about what is and what will be: plan, apply, status, why, tree, drift,
-suspend, resume."""
+suspend, resume, rollback."""
 
 from __future__ import annotations
 
@@ -19,9 +19,11 @@ from reconciler.foundry import Foundry, now
 from reconciler.observe import observe
 from reconciler.pipeline import Prepared
 from reconciler.plan import Plan
+from reconciler.proposal import propose
 from reconciler.render import resolve_ref
+from reconciler.rollback import revisions_before
 from reconciler.source import Tree
-from reconciler.store import Suspension
+from reconciler.store import Frozen, Suspension
 from reconciler.values import Key, Live, Outcome, OutcomeKind
 from renderers import plan as rendering
 from schemas.errors import FoundryError, PermanentError
@@ -77,6 +79,7 @@ def apply(context: Context, digest: str | None) -> int:
         async def work() -> tuple[Plan, tuple[Outcome, ...]]:
             async with foundry.session():
                 tree = await context.checkout.newest()
+                await foundry.pipeline.note_decisions(journal)
                 prepared = await foundry.pipeline.prepare(tree)
                 foundry.pipeline.check_signed(prepared, tree)
                 if digest is not None:
@@ -171,7 +174,7 @@ def why(context: Context, name: str) -> int:
         history = [
             entry
             for entry in foundry.store.log.entries(limit=5000)
-            if entry.step.endswith(f" {ref}")
+            if f" {ref} " in f"{entry.step} "
         ][:10]
     lines = _waits(prepared.plan, ref)
     keys = sorted(
@@ -274,12 +277,69 @@ def suspend(context: Context, name: str, reason: str, length: str) -> None:
 @click.argument("name", metavar="OBJECT")
 @pass_context
 def resume(context: Context, name: str) -> None:
-    """End a suspension."""
+    """End a suspension, and allow again what was rolled back."""
     ref = _ref(name)
     with context.foundry() as foundry:
-        ended = foundry.store.resume(ref)
-    said = f"{ref} is resumed" if ended else f"{ref} was not suspended"
-    context.show({"object": str(ref), "resumed": ended}, said)
+        ended = foundry.store.resume(ref, actor())
+        back = [
+            item.digest
+            for item in foundry.store.frozen().values()
+            if item.stand_in is not None and item.stand_in.key.ref == ref
+        ]
+        thawed = foundry.store.thaw(back, actor(), f"resume {ref}")
+        asyncio.run(ask_daemon(foundry.home.daemon, look=True))
+    resumed = ended or thawed > 0
+    said = f"{ref} is resumed" if resumed else f"{ref} was not suspended, and nothing of it frozen"
+    context.show({"object": str(ref), "resumed": resumed}, said)
+
+
+@click.command()
+@click.argument("name", metavar="OBJECT")
+@click.option("--reason", required=True, help="Read by everybody who asks why.")
+@pass_context
+def rollback(context: Context, name: str, reason: str) -> None:
+    """Go back to what lived before, freeze what lives, propose the revert in git."""
+    ref = _ref(name)
+    with context.foundry() as foundry:
+        store = foundry.store
+        items = revisions_before(
+            ref,
+            owned=store.inventory(),
+            former=store.former(ref),
+            frozen=store.frozen(),
+            reason=reason,
+            now=now(),
+        )
+        digests = ", ".join(item.digest[:12] for item in items)
+        said = f"rollback {ref} from {digests}: {reason}"
+        store.freeze(items, actor(), said)
+        daemon = asyncio.run(ask_daemon(foundry.home.daemon, look=True))
+        branch, proposal = _propose(context, foundry, ref, items, reason)
+    follows = "the daemon follows" if daemon else "run `bud apply` to make it so"
+    context.show(
+        {"object": str(ref), "frozen": [i.digest for i in items], "branch": branch},
+        f"{ref} goes back to what lived before {digests}: {follows}\n{proposal}",
+    )
+
+
+def _propose(
+    context: Context, foundry: Foundry, ref: Ref, items: list[Frozen], reason: str
+) -> tuple[str, str]:
+    """The branch that reverts it, and what to say; a branch is no condition."""
+    try:
+        made = asyncio.run(
+            propose(
+                context.repo, foundry.pipeline, foundry.store.log, ref, items, reason
+            )
+        )
+    except FoundryError as error:
+        return "", f"git still declares it; revert it there ({error})"
+    if not made.exact:
+        return made.branch, (
+            f"branch {made.branch} reverts {', '.join(made.files)}, but something else "
+            "it is made of moved too: complete it before you merge"
+        )
+    return made.branch, f"branch {made.branch} reverts it in git: push and merge it"
 
 
 def _ref(name: str) -> Ref:
@@ -289,4 +349,4 @@ def _ref(name: str) -> Ref:
         raise click.BadParameter(str(error), param_hint="OBJECT") from error
 
 
-COMMANDS = [plan, apply, status, why, tree, drift, suspend, resume]
+COMMANDS = [plan, apply, status, why, tree, drift, suspend, resume, rollback]

@@ -1,6 +1,7 @@
 """The ledger as values: entries, chain, tree, checkpoints, proofs. No I/O."""
 
 from reconciler.ledger.entry import (
+    DECIDED,
     GENESIS,
     INTENDED,
     Draft,
@@ -28,6 +29,7 @@ from reconciler.ledger.proof import (
 from reconciler.ledger.verify import Head, Replay, verify
 
 __all__ = [
+    "DECIDED",
     "GENESIS",
     "INTENDED",
     "Checkpoint",

@@ -22,6 +22,7 @@ from typing import Any
 import orjson
 
 __all__ = [
+    "DECIDED",
     "FIELDS",
     "GENESIS",
     "INTENDED",
@@ -38,8 +39,11 @@ __all__ = [
 
 GENESIS = bytes(32)
 INTENDED = "intended"
+DECIDED = "decided"
+"""A person's word about an object; the step says which."""
 OUTCOMES = frozenset(
-    {INTENDED, "created", "changed", "unchanged", "deleted", "skipped", "failed"}
+    {INTENDED, DECIDED, "created", "changed", "unchanged", "deleted", "skipped"}
+    | {"failed"}
 )
 
 MAX_ERROR = 8 * 1024
@@ -75,7 +79,8 @@ class Draft:
     after: str = ""
     uid: str = ""
     outcome: str
-    """``intended`` before a write, one word of ``OutcomeKind`` after it."""
+    """``intended`` before a write, one word of ``OutcomeKind`` after it, ``decided``
+    where a person spoke."""
     error: str = ""
 
 

@@ -4,6 +4,7 @@ from reconciler.store.journal import Journal
 from reconciler.store.log import Log
 from reconciler.store.store import Store, open_store
 from reconciler.store.values import (
+    Decision,
     Frozen,
     Leader,
     Owned,
@@ -14,6 +15,7 @@ from reconciler.store.values import (
 )
 
 __all__ = [
+    "Decision",
     "Frozen",
     "Journal",
     "Leader",

@@ -21,6 +21,7 @@ from queue import Empty, SimpleQueue
 from sqlalchemy import Connection, bindparam, delete, insert
 
 from reconciler.ledger import (
+    DECIDED,
     GENESIS,
     INTENDED,
     Draft,
@@ -31,12 +32,12 @@ from reconciler.ledger import (
     sign_checkpoint,
 )
 from reconciler.ledger.merkle import Tree, leaf_hash
-from reconciler.store import rows
-from reconciler.store.database import writing
+from reconciler.store import rows, tables
+from reconciler.store.database import put, writing
 from reconciler.store.leadership import check_leader
 from reconciler.store.tables import checkpoints, inventory, ledger
-from reconciler.store.values import Owned, Ownership
-from reconciler.values import Key
+from reconciler.store.values import Decision, Owned, Ownership
+from reconciler.values import Key, Unit
 from schemas.errors import FoundryError, PermanentError, TemporaryError
 
 __all__ = ["Journal"]
@@ -58,6 +59,8 @@ class _Request:
     """Complete but for ``seq`` and ``prev``."""
     changes: dict[Key, Owned | None]
     """None: the row leaves."""
+    former: tuple[Unit, ...]
+    decided: tuple[int, ...]
     at: datetime
     done: _Waiter
 
@@ -86,9 +89,14 @@ class Journal:
         self._writer.start()
 
     async def intend(
-        self, drafts: Sequence[Draft], owned: Iterable[Owned] = ()
+        self,
+        drafts: Sequence[Draft],
+        owned: Iterable[Owned] = (),
+        former: Iterable[Unit] = (),
     ) -> tuple[Entry, ...]:
         """Before a write: say what will be attempted, and own what it may leave.
+
+        ``former`` is what lives there until then, kept for a rollback.
 
         Raises:
             PermanentError: it is not known to be recorded: nothing may be applied.
@@ -99,7 +107,7 @@ class Journal:
             item.state is Ownership.LIVE for item in changes.values() if item
         ):
             raise PermanentError("cannot intend: an outcome before the attempt")
-        return await self._submit(drafts, changes)
+        return await self._submit(drafts, changes, former=tuple(former))
 
     async def settle(
         self,
@@ -121,8 +129,33 @@ class Journal:
             raise PermanentError("cannot settle: an intent is no outcome")
         return await self._submit(drafts, changes | dict.fromkeys(gone))
 
+    async def record(self, decisions: Sequence[Decision]) -> tuple[Entry, ...]:
+        """Put what people decided into the ledger; it waits nowhere else then.
+
+        Raises:
+            PermanentError: it is not known to be recorded.
+            TemporaryError: the same, but it may go through later.
+        """
+        drafts = [
+            Draft(
+                actor=item.actor,
+                commit="",
+                plan="",
+                step=item.said,
+                target="",
+                outcome=DECIDED,
+            )
+            for item in decisions
+        ]
+        return await self._submit(drafts, {}, decided=tuple(d.id for d in decisions))
+
     async def _submit(
-        self, drafts: Sequence[Draft], changes: dict[Key, Owned | None]
+        self,
+        drafts: Sequence[Draft],
+        changes: dict[Key, Owned | None],
+        *,
+        former: tuple[Unit, ...] = (),
+        decided: tuple[int, ...] = (),
     ) -> tuple[Entry, ...]:
         now = self._clock()
         try:
@@ -135,7 +168,7 @@ class Journal:
         with self._submitting:
             if self._closed:
                 raise PermanentError("cannot append to ledger: the journal is closed")
-            self._queue.put(_Request(entries, changes, now, done))
+            self._queue.put(_Request(entries, changes, former, decided, now, done))
         return await done
 
     def close(self) -> None:
@@ -217,6 +250,8 @@ class Journal:
             for key, item in request.changes.items()
         }
         kept = [rows.of_owned(item, at) for at, item in changes.values() if item]
+        former = [rows.of_unit(unit) for request in batch for unit in request.former]
+        decided = [item for request in batch for item in request.decided]
         with writing(self._connection, "append to ledger") as transaction:
             check_leader(transaction, self.generation)
             transaction.execute(insert(ledger), lines)
@@ -224,6 +259,11 @@ class Journal:
                 transaction.execute(_LEAVE, [rows.of_key(key) for key in changes])
             if kept:
                 transaction.execute(insert(inventory), kept)
+            for row in former:
+                put(transaction, tables.former, row, replace=True)
+            if decided:
+                taken = tables.decisions.c.id.in_(decided)
+                transaction.execute(delete(tables.decisions).where(taken))
             transaction.execute(delete(checkpoints).where(superseded))
             transaction.execute(
                 insert(checkpoints), {"size": checkpoint.size, "note": checkpoint.note}

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Row
 
 from reconciler.ledger import Entry, Replay, parse
-from reconciler.store.values import Owned, Ownership, Suspension
+from reconciler.store.values import Frozen, Owned, Ownership, Suspension
 from reconciler.values import Key, Unit
 from schemas.errors import ChainBrokenError
 from schemas.objects import Ref
@@ -16,12 +16,16 @@ from schemas.objects import Ref
 __all__ = [
     "check_row",
     "of_entry",
+    "of_frozen",
     "of_key",
     "of_owned",
     "of_suspension",
+    "of_unit",
     "to_entry",
+    "to_frozen",
     "to_owned",
     "to_suspension",
+    "to_unit",
 ]
 
 
@@ -76,37 +80,65 @@ def of_key(key: Key) -> dict[str, str]:
     }
 
 
-def of_owned(owned: Owned, at: datetime) -> dict[str, object]:
+def of_unit(unit: Unit) -> dict[str, object]:
     return {
-        "target": owned.key.target,
-        "kind": owned.key.ref.kind,
-        "project": owned.key.ref.project,
-        "name": owned.key.ref.name,
+        "target": unit.key.target,
+        "kind": unit.key.ref.kind,
+        "project": unit.key.ref.project,
+        "name": unit.key.ref.name,
+        "digest": unit.digest,
+        "unit": unit.content,
+        "depends": [
+            [key.target, key.ref.kind, key.ref.project, key.ref.name]
+            for key in unit.after
+        ],
+    }
+
+
+def to_unit(row: Row[Any], digest: str) -> Unit:
+    return Unit(
+        key=Key(row.target, Ref(row.kind, row.project, row.name)),
+        content=row.unit,
+        digest=digest,
+        after=tuple(Key(target, Ref(*ref)) for target, *ref in row.depends),
+    )
+
+
+def of_owned(owned: Owned, at: datetime) -> dict[str, object]:
+    return of_unit(owned.unit) | {
         "uid": owned.uid,
         "version": owned.version,
         "state": str(owned.state),
-        "digest": owned.unit.digest,
-        "unit": owned.unit.content,
-        "depends": [
-            [key.target, key.ref.kind, key.ref.project, key.ref.name]
-            for key in owned.unit.after
-        ],
         "updated_at": at,
     }
 
 
 def to_owned(row: Row[Any]) -> Owned:
     return Owned(
-        unit=Unit(
-            key=Key(row.target, Ref(row.kind, row.project, row.name)),
-            content=row.unit,
-            digest=row.digest,
-            after=tuple(Key(target, Ref(*ref)) for target, *ref in row.depends),
-        ),
+        unit=to_unit(row, row.digest),
         state=Ownership(row.state),
         uid=row.uid,
         version=row.version,
         updated_at=row.updated_at,
+    )
+
+
+def of_frozen(frozen: Frozen) -> dict[str, object]:
+    row: dict[str, object] = dict.fromkeys(_STAND_IN)
+    if frozen.stand_in is not None:
+        row |= of_unit(frozen.stand_in) | {"stand_in": frozen.stand_in.digest}
+    return row | {"digest": frozen.digest, "reason": frozen.reason, "at": frozen.at}
+
+
+_STAND_IN = ("target", "kind", "project", "name", "stand_in", "unit", "depends")
+
+
+def to_frozen(row: Row[Any]) -> Frozen:
+    return Frozen(
+        digest=row.digest,
+        reason=row.reason,
+        at=row.at,
+        stand_in=to_unit(row, row.stand_in) if row.stand_in else None,
     )
 
 

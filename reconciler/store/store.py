@@ -7,20 +7,22 @@ the ledger and to change the inventory. It decides nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import Self
 
-from sqlalchemy import Engine, delete, insert, select, update
+from sqlalchemy import Connection, Engine, delete, insert, select, update
 
+from reconciler.ledger import rfc3339
 from reconciler.store import database, leadership, rows, tables
 from reconciler.store.database import put, reading, writing
 from reconciler.store.journal import Journal
 from reconciler.store.log import Log
 from reconciler.store.values import (
+    Decision,
     Frozen,
     Leader,
     Owned,
@@ -28,11 +30,14 @@ from reconciler.store.values import (
     SavedPlan,
     Suspension,
 )
-from reconciler.values import Key
+from reconciler.values import Key, Unit
 from schemas.errors import PermanentError
 from schemas.objects import Ref
 
 __all__ = ["Store", "open_store"]
+
+_MAX_SAID = 1024
+"""A reason is for people; a longer one must not stop the ledger at its line's limit."""
 
 
 def open_store(
@@ -174,13 +179,28 @@ class Store:
             started = connection.execute(found.limit(limit)).mappings()
             return [Run(**row) for row in started]
 
+    def former(self, ref: Ref) -> dict[Key, Unit]:
+        """What lived of an object before what lives of it now."""
+        columns = tables.former.c
+        found = select(tables.former).where(
+            columns.kind == ref.kind,
+            columns.project == ref.project,
+            columns.name == ref.name,
+        )
+        with reading(self._engine, "read former revisions") as connection:
+            units = [rows.to_unit(r, r.digest) for r in connection.execute(found)]
+            return {unit.key: unit for unit in units}
+
     def suspend(self, suspension: Suspension) -> None:
         """Leave an object alone until the suspension expires; replaces an earlier one."""
         row = rows.of_suspension(suspension)
+        until = rfc3339(suspension.expires_at)
+        said = f"suspend {suspension.ref} until {until}: {suspension.reason}"
         with writing(self._engine, "suspend") as connection:
             put(connection, tables.suspensions, row, replace=True)
+            self._decide(connection, suspension.actor, said)
 
-    def resume(self, ref: Ref) -> bool:
+    def resume(self, ref: Ref, actor: str) -> bool:
         """Whether it was suspended."""
         columns = tables.suspensions.c
         ended = delete(tables.suspensions).where(
@@ -189,7 +209,10 @@ class Store:
             columns.name == ref.name,
         )
         with writing(self._engine, "resume") as connection:
-            return connection.execute(ended).rowcount == 1
+            was = connection.execute(ended).rowcount == 1
+            if was:
+                self._decide(connection, actor, f"resume {ref}")
+            return was
 
     def suspensions(self, now: datetime) -> dict[Ref, Suspension]:
         """Those in force."""
@@ -200,20 +223,34 @@ class Store:
             found = map(rows.to_suspension, connection.execute(current))
             return {suspension.ref: suspension for suspension in found}
 
-    def freeze(self, frozen: Frozen) -> None:
-        """Never apply this digest again by itself; replaces an earlier reason."""
+    def freeze(self, items: Iterable[Frozen], actor: str, said: str) -> None:
+        """Never apply these digests again by themselves; replaces earlier reasons."""
         with writing(self._engine, "freeze") as connection:
-            put(connection, tables.frozen, asdict(frozen), replace=True)
+            for item in items:
+                put(connection, tables.frozen, rows.of_frozen(item), replace=True)
+            self._decide(connection, actor, said)
 
-    def thaw(self, digest: str) -> bool:
-        """Whether it was frozen."""
+    def thaw(self, digests: Iterable[str], actor: str, said: str) -> int:
+        """How many of them were frozen."""
+        doomed = delete(tables.frozen).where(tables.frozen.c.digest.in_([*digests]))
         with writing(self._engine, "thaw") as connection:
-            thawed = connection.execute(
-                delete(tables.frozen).where(tables.frozen.c.digest == digest)
-            )
-            return thawed.rowcount == 1
+            thawed = connection.execute(doomed).rowcount
+            if thawed:
+                self._decide(connection, actor, said)
+            return thawed
 
     def frozen(self) -> dict[str, Frozen]:
         with reading(self._engine, "read frozen") as connection:
-            found = connection.execute(select(tables.frozen)).mappings()
-            return {row.digest: Frozen(**row) for row in found}
+            found = map(rows.to_frozen, connection.execute(select(tables.frozen)))
+            return {item.digest: item for item in found}
+
+    def decisions(self) -> list[Decision]:
+        """Those that are not in the ledger yet, oldest first."""
+        waiting = select(tables.decisions).order_by(tables.decisions.c.id)
+        with reading(self._engine, "read decisions") as connection:
+            return [Decision(**row) for row in connection.execute(waiting).mappings()]
+
+    def _decide(self, connection: Connection, actor: str, said: str) -> None:
+        """Leave word for the leader, who alone may append to the ledger."""
+        row = {"at": self._clock(), "actor": actor, "said": said[:_MAX_SAID]}
+        connection.execute(insert(tables.decisions), row)

@@ -28,6 +28,8 @@ from reconciler.ledger import rfc3339
 __all__ = [
     "SCHEMA",
     "checkpoints",
+    "decisions",
+    "former",
     "frozen",
     "inventory",
     "leadership",
@@ -38,7 +40,7 @@ __all__ = [
     "suspensions",
 ]
 
-SCHEMA = "0001"
+SCHEMA = "0002"
 """The newest revision in `reconciler/migrations`."""
 
 metadata = MetaData()
@@ -100,6 +102,20 @@ inventory = Table(
     CheckConstraint("state IN ('pending', 'live', 'deleting')", name="state"),
 )
 
+# Of each object, what lived before what lives: a rollback must not depend on git, nor
+# on this program still rendering an old commit to the same bytes.
+former = Table(
+    "former",
+    metadata,
+    Column("target", Text, primary_key=True),
+    Column("kind", Text, primary_key=True),
+    Column("project", Text, primary_key=True),
+    Column("name", Text, primary_key=True),
+    Column("digest", Text, nullable=False),
+    Column("unit", LargeBinary, nullable=False),
+    Column("depends", JSON, nullable=False),
+)
+
 plans = Table(
     "plans",
     metadata,
@@ -142,6 +158,24 @@ frozen = Table(
     Column("digest", Text, primary_key=True),
     Column("reason", Text, nullable=False),
     Column("at", Instant, nullable=False),
+    # The stand-in, where there is one.
+    Column("target", Text),
+    Column("kind", Text),
+    Column("project", Text),
+    Column("name", Text),
+    Column("stand_in", Text),
+    Column("unit", LargeBinary),
+    Column("depends", JSON),
+)
+
+# Decisions wait here for the leader, who alone may append to the ledger.
+decisions = Table(
+    "decisions",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("at", Instant, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("said", Text, nullable=False),
 )
 
 leadership = Table(

@@ -12,6 +12,7 @@ from reconciler.values import Key, Unit
 from schemas.objects import Ref
 
 __all__ = [
+    "Decision",
     "Frozen",
     "Leader",
     "Owned",
@@ -89,6 +90,20 @@ class Frozen:
     digest: str
     reason: str
     at: datetime
+    stand_in: Unit | None = None
+    """What lives in its place until git declares another; None: whatever lives."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """What a person decided about an object, on its way into the ledger."""
+
+    id: int = 0
+    """Set by the store."""
+    at: datetime
+    actor: str
+    said: str
+    """``<verb> <object> ...: <reason>``, as the ledger's step will say it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

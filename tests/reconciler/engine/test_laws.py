@@ -461,3 +461,104 @@ def test_a_stranger_marked_as_ours_is_reported_and_kept(world: World) -> None:
     assert [d.key for d in world.plan().drift] == [stray.key]
     world.settle()
     assert "Endpoint/stray" in world.live()
+
+
+def test_law_17_a_rollback_brings_back_what_lived_and_freezes_the_rest(
+    world: World,
+) -> None:
+    world.desired = dict(CHAT)
+    world.settle()
+    world.desired["Endpoint/chat"] = ("two", ("Model/llama",))
+    world.settle()
+
+    world.roll_back("Endpoint/chat", "too slow")
+    world.run()
+
+    assert world.live()["Endpoint/chat"] == "one"
+    made = world.plan()
+    assert made.empty
+    assert [(str(b.key.ref), b.waits, b.detail) for b in made.blocked] == [
+        (
+            "Endpoint/default/chat",
+            Waits.FROZEN,
+            "this revision failed: too slow",
+        )
+    ]
+
+
+def test_law_17_what_stands_in_is_healed_until_git_declares_another(
+    world: World,
+) -> None:
+    world.desired = dict(CHAT)
+    world.settle()
+    world.desired["Endpoint/chat"] = ("two", ("Model/llama",))
+    world.settle()
+    world.roll_back("Endpoint/chat", "too slow")
+    world.run()
+
+    world.target.drift(key_of("Endpoint/chat"), b"by hand")
+    world.clock.advance(3600)
+    world.run()
+    assert world.live()["Endpoint/chat"] == "one"
+
+    world.desired["Endpoint/chat"] = ("three", ("Model/llama",))
+    world.settle()
+    assert world.live()["Endpoint/chat"] == "three"
+
+
+def test_law_17_a_revision_that_never_came_up_is_not_what_one_goes_back_to(
+    world: World,
+) -> None:
+    world.desired = dict(CHAT)
+    world.settle()
+
+    def die(_: Change) -> None:
+        raise TemporaryError("cannot start: it is full")
+
+    world.target.before_write = die
+    for content in ("two", "three"):
+        world.desired["Endpoint/chat"] = (content, ("Model/llama",))
+        world.run()
+
+    world.roll_back("Endpoint/chat", "neither starts")
+    world.target.before_write = None
+    world.clock.advance(3600)
+    world.run()
+
+    assert world.live()["Endpoint/chat"] == "one"
+
+
+@pytest.mark.parametrize("side", ["before_write", "after_write"])
+def test_law_17_a_rollback_survives_a_kill(world: World, side: str) -> None:
+    world.desired = dict(CHAT)
+    world.settle()
+    world.desired["Endpoint/chat"] = ("two", ("Model/llama",))
+    world.settle()
+    world.roll_back("Endpoint/chat", "too slow")
+
+    def die(_: Change) -> None:
+        raise Crash
+
+    setattr(world.target, side, die)
+    with contextlib.suppress(BaseExceptionGroup):
+        world.run()
+    setattr(world.target, side, None)
+    world.clock.advance(3600)
+    world.run()
+
+    assert world.live()["Endpoint/chat"] == "one"
+    assert world.plan().empty
+
+
+def test_law_17_there_must_be_something_to_go_back_to(world: World) -> None:
+    world.desired = dict(CHAT)
+    world.settle()
+    with pytest.raises(PermanentError, match="no earlier revision"):
+        world.roll_back("Endpoint/chat", "too slow")
+
+    world.desired["Endpoint/chat"] = ("two", ("Model/llama",))
+    world.settle()
+    world.roll_back("Endpoint/chat", "too slow")
+    world.run()
+    with pytest.raises(PermanentError, match="was frozen: too slow"):
+        world.roll_back("Endpoint/chat", "this one too")

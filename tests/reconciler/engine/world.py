@@ -13,6 +13,7 @@ import orjson
 
 from reconciler.pipeline import Pipeline
 from reconciler.plan import Plan
+from reconciler.rollback import revisions_before
 from reconciler.store import Store, open_store
 from reconciler.targets.memory import MemoryTarget
 from reconciler.values import Change, Commit, Key, Live, Outcome, Rendered, Unit
@@ -122,6 +123,17 @@ class World:
             return asyncio.run(once())
         finally:
             self.writes = self.target.log[before:]
+
+    def roll_back(self, name: str, reason: str) -> None:
+        items = revisions_before(
+            key_of(name).ref,
+            owned=self.store.inventory(),
+            former=self.store.former(key_of(name).ref),
+            frozen=self.store.frozen(),
+            reason=reason,
+            now=self.clock(),
+        )
+        self.store.freeze(items, "ana", f"rollback {name}: {reason}")
 
     def settle(self) -> None:
         """Run until nothing is left to do."""

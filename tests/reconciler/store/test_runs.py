@@ -7,12 +7,28 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from reconciler.ledger import Draft
 from reconciler.store import Frozen, Run, Store, Suspension
+from reconciler.values import Key, Unit
 from schemas.errors import PermanentError
 from schemas.objects import Ref
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 CHAT = Ref("Endpoint", "default", "chat")
+UNIT = Unit(
+    key=Key("local", CHAT),
+    content=b"one",
+    digest="o" * 64,
+    after=(Key("local", Ref("Model", "default", "llama")),),
+)
+DRAFT = Draft(
+    actor="ana",
+    commit="c" * 40,
+    plan="p" * 64,
+    step="change Endpoint/default/chat",
+    target="local",
+    outcome="intended",
+)
 
 
 def run(name: str, *, environment: str = "local", minute: int = 0) -> Run:
@@ -98,24 +114,58 @@ def test_resuming_ends_one_suspension(store: Store) -> None:
             )
         )
 
-    assert store.resume(CHAT)
-    assert not store.resume(CHAT)
+    assert store.resume(CHAT, "ana")
+    assert not store.resume(CHAT, "ana")
     assert list(store.suspensions(NOW)) == [other]
 
 
 def test_a_frozen_digest_stays_frozen_until_thawed(store: Store) -> None:
-    store.freeze(Frozen(digest="d", reason="crashed", at=NOW))
+    first = Frozen(digest="d", reason="crashed", at=NOW, stand_in=UNIT)
     later = Frozen(digest="d", reason="crashed again", at=NOW + timedelta(hours=1))
-    store.freeze(later)
+    store.freeze([first], "ana", "rollback")
+    assert store.frozen() == {"d": first}
+    store.freeze([later], "ana", "freeze")
 
     assert store.frozen() == {"d": later}
-    assert store.thaw("d")
-    assert not store.thaw("d")
+    assert store.thaw(["d", "e"], "ana", "resume") == 1
+    assert store.thaw(["d", "e"], "ana", "resume") == 0
     assert store.frozen() == {}
+
+
+async def test_a_decision_reaches_the_ledger_once(store: Store) -> None:
+    expires = NOW + timedelta(days=1)
+    store.suspend(Suspension(ref=CHAT, reason="why", actor="ana", expires_at=expires))
+    store.resume(CHAT, "ben")
+    store.resume(CHAT, "ben")
+    store.freeze([], "ana", "x" * 100_000)
+
+    with store.lead("daemon") as journal:
+        await journal.record(store.decisions())
+
+    assert store.decisions() == []
+    said = [(e.actor, e.step[:80], e.outcome) for e in store.log.entries()]
+    assert [*reversed(said)] == [
+        (
+            "ana",
+            "suspend Endpoint/default/chat until 2026-11-24T12:00:00.000000Z: why",
+            "decided",
+        ),
+        ("ben", "resume Endpoint/default/chat", "decided"),
+        ("ana", "x" * 80, "decided"),
+    ]
+
+
+async def test_what_lived_before_is_kept_with_the_intent(store: Store) -> None:
+    with store.lead("daemon") as journal:
+        await journal.intend([DRAFT], former=[replace(UNIT, content=b"a")])
+        await journal.intend([DRAFT], former=[UNIT])
+
+    assert store.former(CHAT) == {UNIT.key: UNIT}
+    assert store.former(replace(CHAT, name="code")) == {}
 
 
 def test_times_are_kept_to_the_microsecond_in_any_zone(store: Store) -> None:
     at = datetime.fromisoformat("2026-11-23T14:30:00.000001+05:30")
-    store.freeze(Frozen(digest="d", reason="", at=at))
+    store.freeze([Frozen(digest="d", reason="", at=at)], "ana", "freeze")
 
     assert store.frozen()["d"].at == at
