@@ -289,7 +289,11 @@ def resume(context: Context, name: str) -> None:
         thawed = foundry.store.thaw(back, actor(), f"resume {ref}")
         asyncio.run(ask_daemon(foundry.home.daemon, look=True))
     resumed = ended or thawed > 0
-    said = f"{ref} is resumed" if resumed else f"{ref} was not suspended, and nothing of it frozen"
+    said = (
+        f"{ref} is resumed"
+        if resumed
+        else f"{ref} was not suspended, and nothing of it frozen"
+    )
     context.show({"object": str(ref), "resumed": resumed}, said)
 
 
