@@ -11,7 +11,7 @@ import asyncio
 import math
 import re
 from http import HTTPStatus
-from typing import Protocol, cast
+from typing import NamedTuple, Protocol, cast
 
 import orjson
 
@@ -24,13 +24,14 @@ from gateway.openai import (
     HOT_PATHS,
     BadRequest,
     Client,
+    Op,
     Request,
     read_object,
     read_request,
     request_of,
 )
 from gateway.ports import Runtime
-from gateway.snapshot import Key
+from gateway.snapshot import Key, Snapshot
 
 __all__ = ["Downstream", "EdgeRuntime"]
 
@@ -71,6 +72,28 @@ class EdgeRuntime(Runtime, Protocol):
         ...
 
 
+class Caller(NamedTuple):
+    """Who sends a head, as far as it can be known from it and a snapshot."""
+
+    head: Head
+    snapshot: Snapshot
+    key: Key
+    op: Op | None
+    client: Client
+    request_id: bytes | None
+    """The client's own."""
+    trace: bytes
+
+    def holds(self, head: Head, snapshot: Snapshot, now: float) -> bool:
+        """Say whether all of it would be found again; ``now`` is the wall's time."""
+        expires = self.key.expires
+        return (
+            self.head is head
+            and self.snapshot is snapshot
+            and (expires is None or now < expires)
+        )
+
+
 class Downstream(asyncio.Protocol):
     """One connection of one client."""
 
@@ -82,7 +105,7 @@ class Downstream(asyncio.Protocol):
         )
         self._transport: asyncio.Transport | None = None
         self._exchange: Exchange | None = None
-        self._key: Key | None = None
+        self._caller: Caller | None = None
         self._keep_alive = True
         self._paused = self._advancing = self._lingering = False
         self._request_id = b""
@@ -175,25 +198,24 @@ class Downstream(asyncio.Protocol):
 
     def _admit(self) -> bool:
         """Judge the head: is the body worth taking in?"""
-        head = self._reader.head
+        head, runtime = self._reader.head, self._runtime
         assert head is not None
-        self._keep_alive = head.keep_alive and not self._runtime.draining
+        self._keep_alive = head.keep_alive and not runtime.draining
+        caller = self._caller
+        if caller is not None and caller.holds(head, runtime.snapshot, runtime.wall()):
+            self._frame(caller.request_id, head)
+            self._expect(head)
+            return True
+        self._caller = None
         given = head.fields.get(b"x-request-id")
-        self._request_id = (
-            given
-            if given is not None and _REQUEST_ID.fullmatch(given)
-            else self._runtime.new_request_id()
-        )
-        self._framing = Framing(
-            b"x-request-id: %b\r\n" % self._request_id,
-            keep_alive=self._keep_alive,
-            chunked=not head.http10,
-        )
+        if given is not None and _REQUEST_ID.fullmatch(given) is None:
+            given = None
+        self._frame(given, head)
         self._client = "anthropic" if head.path == _MESSAGES else "openai"
         if head.path not in HOT_PATHS and head.path not in _ALSO_HOT:
             self._hand_over()
             return False
-        self._key = self._authenticate(head)
+        key = self._authenticate(head)
         if head.path != _MODELS and head.method != b"POST":
             raise Refused(HTTPStatus.METHOD_NOT_ALLOWED, "only POST is served here")
         coding = head.fields.get(b"content-encoding")
@@ -201,8 +223,25 @@ class Downstream(asyncio.Protocol):
             raise Refused(
                 HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "a compressed body is not read"
             )
+        self._caller = Caller(
+            head,
+            runtime.snapshot,
+            key,
+            HOT_PATHS.get(head.path),
+            self._client,
+            given,
+            _trace_lines(head.fields),
+        )
         self._expect(head)
         return True
+
+    def _frame(self, given: bytes | None, head: Head) -> None:
+        self._request_id = given or self._runtime.new_request_id()
+        self._framing = Framing(
+            b"x-request-id: %b\r\n" % self._request_id,
+            keep_alive=self._keep_alive,
+            chunked=not head.http10,
+        )
 
     def _expect(self, head: Head) -> None:
         expected = head.fields.get(b"expect")
@@ -239,26 +278,22 @@ class Downstream(asyncio.Protocol):
     # Answering.
 
     def _serve(self) -> None:
-        head, key = self._reader.head, self._key
-        assert head is not None
-        assert key is not None
-        op = HOT_PATHS.get(head.path)
-        if head.path == _MESSAGES:
+        caller = self._caller
+        assert caller is not None
+        if caller.op is not None:
+            self._start(caller, read_request(caller.op, self._reader.body()))
+        elif caller.client == "anthropic":
             document = chat_request(read_object(self._reader.body()))
             raw = orjson.dumps(document)
-            self._start(key, request_of("chat", raw, document, client="anthropic"))
-            return
-        if op is None:
-            if head.method != b"GET":
-                raise Refused(HTTPStatus.METHOD_NOT_ALLOWED, "only GET is served here")
-            self._reply(HTTPStatus.OK, key.models)
-            return
-        request = read_request(op, self._reader.body())
-        self._start(key, request)
+            request = request_of("chat", raw, document, client="anthropic")
+            self._start(caller, request)
+        elif caller.head.method != b"GET":
+            raise Refused(HTTPStatus.METHOD_NOT_ALLOWED, "only GET is served here")
+        else:
+            self._reply(HTTPStatus.OK, caller.key.models)
 
-    def _start(self, key: Key, request: Request) -> None:
-        assert self._reader.head is not None
-        fields = self._reader.head.fields
+    def _start(self, caller: Caller, request: Request) -> None:
+        key = caller.key
         route = key.routes.get(request.model)
         if route is None:
             raise BadRequest(
@@ -281,7 +316,7 @@ class Downstream(asyncio.Protocol):
             request=request,
             request_id=self._request_id,
             framing=self._framing,
-            trace=_trace_lines(fields) if b"traceparent" in fields else b"",
+            trace=caller.trace,
         )
         self._exchange = exchange
         self._runtime.admit(exchange)
@@ -360,6 +395,8 @@ class Downstream(asyncio.Protocol):
 
 def _trace_lines(fields: dict[bytes, bytes]) -> bytes:
     """Pass the W3C trace context on: the upstream's spans join the client's."""
+    if b"traceparent" not in fields:
+        return b""
     return b"".join(
         b"%b: %b\r\n" % (name, fields[name])
         for name in (b"traceparent", b"tracestate")

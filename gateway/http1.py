@@ -31,6 +31,9 @@ FRAMING_RATIO = 8
 _END = b"\r\n\r\n"
 _MAX_DIGITS = 18  # a length that fits 64 bits with room to spare
 _TARGET = re.compile(rb"/[!-~]*")
+_LENGTH = re.compile(
+    rb"\r\ncontent-length:[ \t]*([0-9]{1,%d})\r\n" % _MAX_DIGITS, re.IGNORECASE
+)
 _SINGLE = frozenset(
     {b"host", b"content-length", b"transfer-encoding", b"authorization", b"expect"}
 )
@@ -51,11 +54,34 @@ class Head(NamedTuple):
     method: bytes
     path: bytes
     fields: dict[bytes, bytes]
-    """Lower-case names; of a repeated field the last value."""
+    """Lower-case names; of a repeated field the last value. Where requests of a
+    connection share one head, the content-length is that of the first."""
     keep_alive: bool
     http10: bool
-    length: int
-    """Of the body; -1: chunked."""
+
+
+class Around(NamedTuple):
+    """A head that was read, without the digits of its body's length.
+
+    Programs send one head again and again on a connection, and only that number
+    differs. Bytes that were found unambiguous once are so again.
+    """
+
+    before: bytes
+    after: bytes
+
+    @classmethod
+    def of(cls, raw: bytes) -> Around | None:
+        found = _LENGTH.search(raw)
+        return found and cls(raw[: found.start(1)], raw[found.end(1) :])
+
+    def length_in(self, raw: bytes) -> int | None:
+        """Read the length if ``raw`` is the same head; None: it is another."""
+        if not (raw.startswith(self.before) and raw.endswith(self.after)):
+            return None
+        digits = raw[len(self.before) : len(raw) - len(self.after)]
+        # bytes.isdigit knows only ASCII's, and not the empty string.
+        return int(digits) if digits.isdigit() and len(digits) <= _MAX_DIGITS else None
 
 
 class RequestReader:
@@ -66,11 +92,13 @@ class RequestReader:
     """
 
     __slots__ = (
+        "_around",
         "_body",
         "_buffer",
         "_complete",
         "_fed",
         "_fields",
+        "_known",
         "_max_body",
         "_max_head",
         "_parser",
@@ -78,21 +106,25 @@ class RequestReader:
         "_twice",
         "_url",
         "head",
+        "length",
         "raw_head",
     )
 
     def __init__(self, *, max_head: int, max_body: int) -> None:
         self._max_head, self._max_body = max_head, max_body
         self._buffer = b""
-        self._parser = httptools.HttpRequestParser(self)
+        self._around: Around | None = None
+        self._known: Head | None = None
+        """What stands in ``_around``."""
+        self._parser: httptools.HttpRequestParser | None = None
+        """Of this request; None: its head was known and its body is not coded."""
         self._reset()
 
     def _reset(self) -> None:
         self.head: Head | None = None
+        self.length = 0
+        """Of the body; -1: chunked."""
         self.raw_head = b""
-        self._fields: dict[bytes, bytes] = {}
-        self._twice: bytes | None = None
-        self._url = b""
         self._body: list[bytes] = []
         self._size = self._fed = 0
         self._complete = False
@@ -135,21 +167,36 @@ class RequestReader:
             self._check_partial(buffer)
             return False
         raw = buffer[:end]
+        self._buffer, self.raw_head = buffer[end:], raw
+        around = self._around
+        length = None if around is None else around.length_in(raw)
+        if length is None:
+            self.head = self._parse(raw)
+        else:
+            self.head, self.length = self._known, length
+        return True
+
+    def _parse(self, raw: bytes) -> Head:
         if raw.count(b"\r") != raw.count(b"\n") or raw[:1] == b"\r":
             raise Refused(HTTPStatus.BAD_REQUEST, "a bare CR or LF")
         fields: dict[bytes, bytes] = {}
         self._fields = fields
+        self._twice: bytes | None = None
+        self._url = b""
+        parser = httptools.HttpRequestParser(self)
         try:
-            self._parser.feed_data(raw)
+            parser.feed_data(raw)
         except httptools.HttpParserUpgrade:
             pass  # whether to upgrade is for whoever serves the path
         except httptools.HttpParserInvalidMethodError as error:
             raise Refused(HTTPStatus.NOT_IMPLEMENTED, "unknown method") from error
         except httptools.HttpParserError as error:
             raise Refused(HTTPStatus.BAD_REQUEST, str(error).lower()) from error
-        self._buffer, self.raw_head = buffer[end:], raw
-        self.head = self._judge(fields)
-        return True
+        head = self._judge(parser, fields)
+        self.length = self._length(fields, http10=head.http10)
+        self._parser = parser
+        self._known, self._around = head, Around.of(raw)
+        return head
 
     def _check_partial(self, buffer: bytes) -> None:
         if len(buffer) >= self._max_head:
@@ -163,8 +210,9 @@ class RequestReader:
         elif buffer[:1] and not buffer[:1].isalpha():
             raise Refused(HTTPStatus.BAD_REQUEST, "not an HTTP request")
 
-    def _judge(self, fields: dict[bytes, bytes]) -> Head:
-        parser = self._parser
+    def _judge(
+        self, parser: httptools.HttpRequestParser, fields: dict[bytes, bytes]
+    ) -> Head:
         if self._twice is not None:
             raise Refused(
                 HTTPStatus.BAD_REQUEST, f"two {self._twice.decode('ascii')} fields"
@@ -193,7 +241,6 @@ class RequestReader:
             fields,
             not http10 and (tokens is None or b"close" not in tokens.lower()),
             http10,
-            self._length(fields, http10=http10),
         )
 
     def _length(self, fields: dict[bytes, bytes], *, http10: bool) -> int:
@@ -217,17 +264,12 @@ class RequestReader:
         Raises:
             Refused: it is too large, or its chunks are malformed.
         """
-        head, data = self.head, self._buffer
-        assert head is not None
-        if head.length > self._max_body:
-            raise self._too_large()
-        if head.length >= 0:
-            rest = head.length - self._fed
-            data, self._buffer = data[:rest], data[rest:]
-        else:
-            self._buffer = b""
+        if self.length >= 0:
+            return self._read_plain()
+        data, self._buffer = self._buffer, b""
         self._fed += len(data)
         if data:
+            assert self._parser is not None
             try:
                 self._parser.feed_data(data)
             except httptools.HttpParserError as error:
@@ -237,6 +279,20 @@ class RequestReader:
         if self._fed > FRAMING_SLACK + FRAMING_RATIO * self._size:
             raise Refused(HTTPStatus.BAD_REQUEST, "the chunks are mostly framing")
         return self._complete
+
+    def _read_plain(self) -> bool:
+        """Take what the length says; the bytes need no parser."""
+        if self.length > self._max_body:
+            raise self._too_large()
+        data, rest = self._buffer, self.length - self._fed
+        if len(data) > rest:
+            data, self._buffer = data[:rest], data[rest:]
+        else:
+            self._buffer = b""
+        if data:
+            self._fed += len(data)
+            self._body.append(data)
+        return self._fed == self.length
 
     def _too_large(self) -> Refused:
         return Refused(

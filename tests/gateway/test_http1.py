@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from http import HTTPStatus
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -36,9 +37,10 @@ requests = st.builds(
 )
 
 
-def read_all(parts: list[bytes]) -> tuple[list[object], HTTPStatus | None]:
+def read_all(parts: list[bytes]) -> tuple[list[tuple[Any, ...]], HTTPStatus | None]:
     """Read every request of a connection; the last word is a refusal or None."""
-    reader, got = RequestReader(**LIMITS), []
+    reader = RequestReader(**LIMITS)
+    got: list[tuple[Any, ...]] = []
     for part in parts:
         reader.push(part)
         while True:
@@ -113,3 +115,31 @@ def test_a_head_is_written_one_way(options: dict[str, object], head: bytes) -> N
 
 def test_a_status_that_nobody_knows_is_passed_on() -> None:
     assert response_head(599, b"", length=0).startswith(b"HTTP/1.1 599 ")
+
+
+@given(st.lists(field, max_size=4), st.integers(0, 1200))
+def test_a_head_that_was_read_before_is_read_as_if_it_were_new(
+    fields: list[tuple[str, str, str]], length: int
+) -> None:
+    extra = "".join("".join(item) + "\r\n" for item in fields).encode("latin-1")
+    head = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n" + extra + b"\r\n"
+    first, again = head % 3 + b"abc", head % length + b"d" * length
+    alone = [read_all([first]), read_all([again])]
+    together = read_all([first, again, first])
+    if alone[0][1] is not None:
+        assert together == alone[0]
+        return
+    bodies = [item[-1] for got, _ in alone for item in got]
+    assert [item[-1] for item in together[0]] == [*bodies, b"abc"]
+    # But for the length, which nobody reads there, every field is as it was.
+    assert {str(item[:-1]) for item in together[0]} == {str(alone[0][0][0][:-1])}
+
+
+@pytest.mark.parametrize(
+    "length", [b"+3", b"3_0", b"", b" ", b"0x3", b"3, 3", b"9" * 30]
+)
+def test_a_known_head_with_a_strange_length_is_refused(length: bytes) -> None:
+    head = b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: %b\r\nx: y\r\n\r\n"
+    got, refused = read_all([head % b"3" + b"abc", head % length + b"abc"])
+    assert len(got) == 1
+    assert refused == HTTPStatus.BAD_REQUEST
