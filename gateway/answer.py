@@ -57,6 +57,10 @@ class UpstreamHead(NamedTuple):
     fields: dict[bytes, bytes]
     """Lower-case names, those in `READ`."""
 
+    def with_length(self, length: int) -> UpstreamHead:
+        fields = {**self.fields, b"content-length": b"%d" % length}
+        return UpstreamHead(self.status, fields)
+
     @property
     def event_stream(self) -> bool:
         kind = self.fields.get(b"content-type", b"")
@@ -210,6 +214,7 @@ class StreamAnswer:
         "_held",
         "_inward",
         "_outward",
+        "_raw",
         "_scanner",
         "committed",
         "ended",
@@ -229,9 +234,15 @@ class StreamAnswer:
         self._inward = translation.inward_events
         self._outward = translation.outward_events
         self._scanner = StreamScanner(hide_usage=hide_usage)
+        self._raw = False
+        """Committed, and the client gets the upstream's own events, chunked."""
         self._held: bytes | None = b""
         self.committed = False
         self.ended = False
+
+    def passes(self, framed: bytes) -> bool:
+        """Say whether a whole chunk of whole events can go on as it came."""
+        return self._raw and self._scanner.passes(framed)
 
     @property
     def usage(self) -> Usage | None:
@@ -271,6 +282,8 @@ class StreamAnswer:
         """Give the head and what was held: from here on nobody can take over."""
         held, self._held = self._held or b"", None
         self.committed = True
+        translated = self._inward is not None or self._outward is not None
+        self._raw = self._framing.chunked and not translated
         return self._framing.head(self.head, length=None) + self._framed(held)
 
     def end(self) -> bytes:

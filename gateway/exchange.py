@@ -327,6 +327,15 @@ class Exchange:
         if out:
             self.client.write(out)
 
+    def passed(self, framed: bytes) -> bool:
+        """Pass one whole chunk on as it came; false: `received` must have it."""
+        answer = self._answer
+        if not (isinstance(answer, StreamAnswer) and answer.passes(framed)):
+            return False
+        self._last_at = self._runtime.now()
+        self.client.write(framed)
+        return True
+
     def completed(self) -> None:
         """The answer is whole."""
         answer = self._answer

@@ -16,11 +16,16 @@ import httptools
 
 from gateway.answer import READ, UpstreamHead
 from gateway.exchange import Exchange
+from gateway.http1 import Around
 from gateway.snapshot import Address
 
 __all__ = ["Pool", "UpstreamConnection"]
 
 _MAX_FIELDS_BYTES = 64 * 1024
+_HEAD_END = b"\r\n\r\n"
+_SIZE_LINE = 8
+"""Bytes in which the size of an ordinary chunk and its line's end are found."""
+_OK = 200
 
 
 class UpstreamConnection(asyncio.Protocol):
@@ -41,6 +46,10 @@ class UpstreamConnection(asyncio.Protocol):
         self._parts: list[bytes] = []
         self._head: UpstreamHead | None = None
         self._told = self._complete = self._keep = self._extra = False
+        self._parsing = False
+        """Bytes of this answer have gone to the parser."""
+        self._between = self._aligned = False
+        """``aligned``: the parser has come to the start of a chunk."""
 
     # What the exchange calls.
 
@@ -95,11 +104,19 @@ class UpstreamConnection(asyncio.Protocol):
         if exchange is None:
             self.abort()  # nobody asked
             return
+        if self._aligned and _is_one_chunk(data) and exchange.passed(data):
+            return  # the parser is at the start of a chunk again
+        if self._parsing or not self._take_whole(data, exchange):
+            self._parse(data, exchange)
+
+    def _parse(self, data: bytes, exchange: Exchange) -> None:
+        fresh, self._parsing = not self._parsing, True
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             self._fail(exchange)
             return
+        self._aligned = self._between and data.endswith(b"\r\n")
         if self._head is None:
             if self._fields_bytes > _MAX_FIELDS_BYTES:
                 self._fail(exchange)
@@ -113,12 +130,36 @@ class UpstreamConnection(asyncio.Protocol):
             if self._exchange is None:
                 return  # it had enough
         if self._complete:
-            self._exchange = None
-            if self._keep and not self._extra:
-                self._pool.give_back(self)
-            else:
-                self.close()
-            exchange.completed()
+            self._end(exchange, data if fresh else None)
+
+    def _end(self, exchange: Exchange, whole: bytes | None) -> None:
+        """Part from the exchange; ``whole``: the answer, if it came in one piece."""
+        self._exchange = None
+        if self._keep and not self._extra:
+            assert self._head is not None
+            if whole is not None and self._head.status == _OK:
+                self._pool.learn(whole, self._head)
+            self._pool.give_back(self)
+        else:
+            self.close()
+        exchange.completed()
+
+    def _take_whole(self, data: bytes, exchange: Exchange) -> bool:
+        """Take an answer in one piece, behind a head that was seen here before."""
+        known = self._pool.known
+        if known is None:
+            return False
+        around, head = known
+        end = data.find(_HEAD_END) + len(_HEAD_END)
+        length = around.length_in(data[:end])
+        if length is None or length != len(data) - end:
+            return False
+        self._exchange = None
+        self._pool.give_back(self)
+        exchange.answered(head.with_length(length))
+        exchange.received(data[end:])
+        exchange.completed()
+        return True
 
     def _fail(self, exchange: Exchange) -> None:
         self.abort()
@@ -150,7 +191,14 @@ class UpstreamConnection(asyncio.Protocol):
         if not self._extra:
             self._parts.append(part)
 
+    def on_chunk_header(self) -> None:
+        self._between = False
+
+    def on_chunk_complete(self) -> None:
+        self._between = True
+
     def on_message_complete(self) -> None:
+        self._between = False
         if self._head is None:
             self._fields = {}  # 100 Continue and its like
             return
@@ -172,6 +220,8 @@ class Pool:
     ) -> None:
         self.address = address
         self._loop, self._tls, self._wanted = loop, tls, wanted
+        self.known: tuple[Around, UpstreamHead] | None = None
+        """The head that an answer had here last, for `take_whole`."""
         self._idle: list[UpstreamConnection] = []
         self._all: set[UpstreamConnection] = set()
         self._opening: set[asyncio.Task[None]] = set()
@@ -219,6 +269,12 @@ class Pool:
         else:
             connection.close()
 
+    def learn(self, data: bytes, head: UpstreamHead) -> None:
+        """Keep the head of an answer that came whole; the next may be the same."""
+        around = Around.of(data[: data.find(_HEAD_END) + len(_HEAD_END)])
+        if around is not None:
+            self.known = around, head
+
     def forget(self, connection: UpstreamConnection) -> None:
         self._all.discard(connection)
         if connection in self._idle:
@@ -236,3 +292,14 @@ class Pool:
             task.cancel()
         for connection in list(self._all):
             connection.abort()
+
+
+def _is_one_chunk(data: bytes) -> bool:
+    """Say whether ``data`` is one whole chunk, of whole events, canonically framed.
+
+    Then it can be passed on as it is: nobody reads it in two ways.
+    """
+    start = data.find(b"\r\n", 0, _SIZE_LINE) + 2
+    return data.endswith(b"\n\n\r\n") and data.startswith(
+        b"%x\r\n" % (len(data) - start - 2)
+    )
