@@ -157,6 +157,8 @@ def _entry(data: Mapping[str, Any]) -> Entry:
             context=chosen["context"],
             precision=chosen["precision"],
             replicas=chosen["replicas"],
+            # What runs on CPUs has no such setting.
+            chunk=chosen["chunk"] if chosen["gpu"] is not None else None,
             prediction={k: float(v) for k, v in data["prediction"].items()},
         ),
         inputs=dict(data["inputs"]),

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from reconciler.lock import Entry, Lock, entry, parse, stale
 from reconciler.optimizer import optimizer_for
+from reconciler.optimizer.keeping import keep, only_replicas
 from reconciler.optimizer.posing import clusters_of, inputs_of, model_of, task_of
 from reconciler.optimizer.task import Infeasible, Optimizer, Task
 from reconciler.values import Desired, Resolved
@@ -101,6 +102,8 @@ def _identical(one: Values, other: Values) -> bool:
 def solve(desired: Desired, catalog: Catalog) -> Lock:
     """Decide every endpoint whose inputs moved; keep the others byte for byte.
 
+    Where only the number of replicas moved, each stays as it was if that still holds.
+
     Raises:
         SpecError: endpoints that nothing can serve as they are written, each with
             the constraint that binds and the nearest alternatives.
@@ -110,11 +113,15 @@ def solve(desired: Desired, catalog: Catalog) -> Lock:
     entries: dict[Ref, Entry] = {}
     for ref, question in _questions(desired, catalog, problems):
         found = lock.entries.get(ref)
-        if found is not None and not stale(found, question.inputs):
+        moved = stale(found, question.inputs) if found else ()
+        if found is not None and not moved:
             entries[ref] = found
             continue
+        kept = None
+        if found is not None and only_replicas(moved, found.resolution):
+            kept = keep(question.task, question.optimizer, found.resolution)
         try:
-            decision = question.optimizer.decide(question.task)
+            decision = kept or question.optimizer.decide(question.task)
         except Infeasible as error:
             problems.append(_infeasible(desired, ref, error))
             continue

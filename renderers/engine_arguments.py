@@ -20,7 +20,7 @@ from schemas.errors import PermanentError
 from schemas.model import Model
 from schemas.resolution import Resolution
 
-__all__ = ["ADAPTERS", "WEIGHTS", "Served", "serve"]
+__all__ = ["ADAPTERS", "WEIGHTS", "Served", "serve", "step_tokens"]
 
 WEIGHTS = "/weights"
 ADAPTERS = "/adapters"
@@ -75,10 +75,26 @@ class _Order:
             for adapter in self.endpoint.spec.adapters
         )
 
+    def chunk(self, flag: str) -> tuple[str, ...]:
+        tokens = step_tokens(self.endpoint, self.model, self.resolution, flag)
+        return (f"--{flag}={tokens}",) if tokens else ()
+
     def cannot(self, found: str) -> PermanentError:
         return PermanentError(
             f"cannot render {self.endpoint.ref} for Kubernetes: {found}"
         )
+
+
+def step_tokens(
+    endpoint: Endpoint, model: Model, resolution: Resolution, flag: str
+) -> int | None:
+    """Tokens of one step that an engine is told; None where it decides itself.
+
+    What the Endpoint says under engine.args stands. An embedding model takes its
+    input in one step: there a smaller number would shorten what it accepts.
+    """
+    decided = flag in endpoint.spec.engine.args or model.spec.task == "embedding"
+    return None if decided else resolution.chunk
 
 
 def serve(
@@ -119,6 +135,7 @@ def _vllm(order: _Order) -> Served:
         f"--pipeline-parallel-size={r.pipeline}",
         f"--max-model-len={r.context}",
         f"--max-num-seqs={r.max_batch}",
+        *order.chunk("max-num-batched-tokens"),
         *_number_format(order),
     ]
     if r.data > 1:
@@ -170,6 +187,7 @@ def _sglang(order: _Order) -> Served:
         f"--pp-size={r.pipeline}",
         f"--context-length={r.context}",
         f"--max-running-requests={r.max_batch}",
+        *order.chunk("chunked-prefill-size"),
         *_number_format(order),
     ]
     if r.data > 1:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from hashlib import sha256
 from typing import Literal
 
+from renderers.engine_arguments import step_tokens
 from schemas.endpoint import Adapter as AdapterSpec
 from schemas.endpoint import Endpoint
 from schemas.errors import PermanentError
@@ -149,6 +150,8 @@ def _vllm(endpoint: Endpoint, model: Model, resolution: Resolution) -> Arguments
     yield from ("--host", "127.0.0.1", "--port", PORT)
     yield from ("--max-model-len", str(resolution.context))
     yield from ("--max-num-seqs", str(resolution.max_batch))
+    if tokens := step_tokens(endpoint, model, resolution, "max-num-batched-tokens"):
+        yield from ("--max-num-batched-tokens", str(tokens))
     yield from ("--tensor-parallel-size", str(resolution.tensor))
     yield from ("--pipeline-parallel-size", str(resolution.pipeline))
     yield from ("--data-parallel-size", str(resolution.data))
@@ -178,6 +181,8 @@ def _sglang(endpoint: Endpoint, model: Model, resolution: Resolution) -> Argumen
     yield from ("--host", "127.0.0.1", "--port", PORT, "--enable-metrics")
     yield from ("--context-length", str(resolution.context))
     yield from ("--max-running-requests", str(resolution.max_batch))
+    if tokens := step_tokens(endpoint, model, resolution, "chunked-prefill-size"):
+        yield from ("--chunked-prefill-size", str(tokens))
     yield from ("--tp-size", str(resolution.tensor))
     yield from ("--pp-size", str(resolution.pipeline))
     yield from ("--dp-size", str(resolution.data))

@@ -150,4 +150,5 @@ def fixed_widths(widths: Widths, fixed: Fixed, architecture: Architecture) -> Wi
         pipeline=one(widths.pipeline, fixed.pipeline),
         data=one(widths.data, fixed.data),
         expert=widths.expert if fixed.expert is None else (fixed.expert,),
+        chunk=one(widths.chunk, fixed.chunk),
     )

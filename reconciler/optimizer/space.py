@@ -121,8 +121,8 @@ def space_of(task: Task) -> Space:
             batches=(0,),
             engine=task.engine,
         )
-        chunks = widths.chunk
-        ranks = fixed_widths(replace(widths, chunk=(0,)), task.fixed, task.architecture)
+        chunks = (task.fixed.chunk,) if task.fixed.chunk else widths.chunk
+        ranks = fixed_widths(widths, replace(task.fixed, chunk=0), task.architecture)
         layouts = layouts_of(
             task.architecture,
             ranks,

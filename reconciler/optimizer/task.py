@@ -83,6 +83,7 @@ class Fixed:
     data: int | None = None
     expert: int | None = None
     max_batch: int | None = None
+    chunk: int | None = None
     context: int | None = None
     replicas: int | None = None
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from reconciler.lock import dump
+from reconciler.lock import Lock, dump
 from reconciler.resolve import resolve, solve
 from reconciler.values import Commit, Desired
 from schemas.catalog import catalog
@@ -42,17 +42,12 @@ def endpoint(name: str = "chat", **changes: Any) -> FoundryObject:
     return made("Endpoint", name, spec | changes)
 
 
-def desired(*endpoints: FoundryObject, nodes: int = 2, gpus: int = 8) -> Desired:
-    cluster = made(
-        "Cluster",
-        "gpus",
-        {
-            "provider": "local",
-            "nodePools": [
-                {"name": "h100", "gpu": "H100", "gpusPerNode": gpus, "count": nodes}
-            ],
-        },
-    )
+def desired(
+    *endpoints: FoundryObject, nodes: int = 2, gpus: int = 8, memory: str = "8GiB"
+) -> Desired:
+    machine = {"gpu": "H100", "gpusPerNode": gpus, "memory": memory}
+    pool = {"name": "h100", "count": nodes, **machine}
+    cluster = made("Cluster", "gpus", {"provider": "local", "nodePools": [pool]})
     model = made(
         "Model",
         "llama",
@@ -149,6 +144,43 @@ def test_solving_one_leaves_the_other_byte_for_byte() -> None:
 def test_solving_twice_gives_the_same_bytes() -> None:
     found = desired(endpoint(), endpoint("other"))
     assert dump(solve(found, catalog())) == dump(solve(found, catalog()))
+
+
+def test_scaling_changes_nothing_but_the_number_of_replicas() -> None:
+    one = locked(desired(endpoint(replicas=1)))
+    more = endpoint(replicas=2)
+    free = solve(desired(more), catalog()).entries[CHAT].resolution
+    kept = solve(replace(desired(more), lock=one.lock), catalog()).entries[CHAT]
+    before = resolve(one, catalog()).resolutions[CHAT]
+    assert replace(kept.resolution, replicas=1, prediction={}) == replace(
+        before, prediction={}
+    )
+    assert free.max_batch != before.max_batch  # asked anew it would be another
+    assert kept.resolution.prediction["tpot_ms"] < before.prediction["tpot_ms"]
+    again = replace(
+        desired(more), lock=yaml.safe_load(dump(Lock(entries={CHAT: kept})))
+    )
+    assert resolve(again, catalog()).resolutions[CHAT] == kept.resolution
+
+
+def test_scaling_on_shared_cpus_keeps_each_replica() -> None:
+    changes: dict[str, Any] = {"engine": {"name": "llamacpp"}, "precision": "q4_k_m"}
+    one = locked(desired(endpoint(replicas=1, **changes), nodes=1, memory="32GiB"))
+    more = desired(endpoint(replicas=2, **changes), nodes=1, memory="32GiB")
+    more = replace(more, lock=one.lock)
+    before = resolve(one, catalog()).resolutions[CHAT]
+    after = solve(more, catalog()).entries[CHAT].resolution
+    assert (after.max_batch, after.context) == (before.max_batch, before.context)
+
+
+def test_what_more_replicas_cannot_keep_is_decided_anew() -> None:
+    fastest = {"method": "heuristic", "objective": "latency"}
+    one = locked(desired(endpoint(replicas=1, optimizer=fastest), nodes=1, gpus=4))
+    before = resolve(one, catalog()).resolutions[CHAT]
+    four = desired(endpoint(replicas=4, optimizer=fastest), nodes=1, gpus=4)
+    after = solve(replace(four, lock=one.lock), catalog()).entries[CHAT].resolution
+    assert before.tensor == 4
+    assert (after.tensor, after.replicas) == (1, 4)
 
 
 def test_an_endpoint_that_is_gone_leaves_the_lock() -> None:
