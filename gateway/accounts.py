@@ -14,7 +14,6 @@ from gateway.limits import Amounts
 from gateway.usage import Usage
 
 __all__ = [
-    "NO_PRICE",
     "Price",
     "amounts",
     "charge",
@@ -39,9 +38,6 @@ class Price(NamedTuple):
     cached: int
 
 
-NO_PRICE = Price(0, 0, 0)
-
-
 def estimate_input(body: bytes) -> int:
     return len(body) // _BYTES_PER_TOKEN + 1
 
@@ -53,27 +49,21 @@ def reserve(document: dict[str, Any], body: bytes, price: Price) -> Amounts:
     count = document.get("n")
     if isinstance(count, int) and count > 1:
         output *= count
-    return amounts(Usage(estimate_input(body), output), price)
+    given_tokens = estimate_input(body)
+    cost = charge(Usage(given_tokens, output), price)
+    return amounts(given_tokens + output, cost, running=1)
 
 
-def amounts(usage: Usage, price: Price, *, running: bool = True) -> Amounts:
-    """Say what a usage takes of each kind of limit."""
-    return {
-        "requests": 1,
-        "tokens": usage.input + usage.output,
-        "concurrent": int(running),
-        "budget": charge(usage, price),
-    }
+def amounts(tokens: int, cost: int, *, running: int) -> Amounts:
+    """Say what a request takes of each kind of limit; ``cost`` in nano-dollars."""
+    return {"requests": 1, "tokens": tokens, "concurrent": running, "budget": cost}
 
 
 def charge(usage: Usage, price: Price) -> int:
     """Compute nano-dollars, rounded up."""
-    cached = min(usage.cached, usage.input)
-    total = (
-        (usage.input - cached) * price.input
-        + cached * price.cached
-        + usage.output * price.output
-    )
+    given, made, cached, _ = usage
+    cached = min(cached, given)
+    total = (given - cached) * price.input + cached * price.cached + made * price.output
     return -(-total // _MILLION)
 
 

@@ -71,8 +71,7 @@ class Admission:
 
     def settle(self, exchange: Exchange, actual: Amounts) -> None:
         """Give back what a request that is over did not use."""
-        if exchange.limiters:
-            self._slices.settle(exchange.limiters, exchange.reserved, actual)
+        self._slices.settle(exchange.limiters, exchange.reserved, actual)
 
     def give_back(self) -> None:
         """Return what nobody has needed since the last call."""

@@ -8,6 +8,7 @@ known after a restart. It never sees a request.
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,14 @@ import orjson
 
 from gateway.accounts import record_line
 from gateway.limits import Authority
-from gateway.spool import IN_FLIGHT, RECORDS, Records, Tail, left_in_flight
+from gateway.spool import (
+    FINISHED,
+    IN_FLIGHT,
+    RECORDS,
+    Tail,
+    left_finished,
+    left_in_flight,
+)
 
 __all__ = ["Books"]
 
@@ -32,8 +40,9 @@ class Books:
         self._workers: dict[str, int] = {}
         self._saved: bytes = b""
         self._restore()
-        for path in folder.glob("*" + IN_FLIGHT):
-            self.bury(path.name.removesuffix(IN_FLIGHT))
+        for end in (IN_FLIGHT, FINISHED):
+            for path in folder.glob("*" + end):
+                self.bury(path.name.removesuffix(end))
 
     def _restore(self) -> None:
         try:
@@ -54,22 +63,36 @@ class Books:
 
     def bury(self, name: str) -> None:
         """Record what a dead worker had in flight; then its leases are free."""
-        path = self.folder / (name + IN_FLIGHT)
-        if path.exists():
-            done = {record["id"] for record in self._records_of(name)}
-            records = Records(self.folder, name + ".lost")
-            for record, chunks in left_in_flight(path):
-                if record["id"] not in done:
-                    records.write(record_line(_lost(record, chunks)))
-            path.unlink()
+        left = self.folder / (name + IN_FLIGHT), self.folder / (name + FINISHED)
+        path = self.folder / f"{name}.lost{RECORDS}"
+        if any(file.exists() for file in left) and not path.exists():
+            lines = b"".join(map(record_line, self._lost(name, *left)))
+            # Whole or not at all: killed here, all of it is done again.
+            if lines:
+                fresh = path.with_suffix(".new")
+                fresh.write_bytes(lines)
+                fresh.replace(path)
+        for file in left:
+            file.unlink(missing_ok=True)
         self.read()
         if name in self._workers:
             self._authority.forget(self._workers.pop(name))
 
-    def _records_of(self, name: str) -> list[dict[str, Any]]:
-        """Read the records that a worker wrote last."""
-        files = sorted(self.folder.glob(f"{name}.*{RECORDS}"))
-        return list(Tail(files[-1]).read()) if files else []
+    def _lost(
+        self, name: str, in_flight: Path, finished: Path
+    ) -> Iterator[dict[str, Any]]:
+        """Give the records of a dead worker that are in none of its files."""
+        files = sorted(self.folder.glob(f"{name}.[0-9]*{RECORDS}"))
+        done = {record["id"] for record in Tail(files[-1]).read()} if files else set()
+        if finished.exists():
+            for record in left_finished(finished):
+                if record["id"] not in done:
+                    done.add(record["id"])
+                    yield record
+        if in_flight.exists():
+            for record, chunks in left_in_flight(in_flight):
+                if record["id"] not in done:
+                    yield _unfinished(record, chunks)
 
     def read(self) -> None:
         """Charge what was appended since the last time."""
@@ -112,7 +135,7 @@ class Books:
         self._saved = state
 
 
-def _lost(record: dict[str, Any], chunks: int) -> dict[str, Any]:
+def _unfinished(record: dict[str, Any], chunks: int) -> dict[str, Any]:
     """Complete the record of a request whose worker died: what is known is counted."""
     price_in, price_out = record.pop("price")
     cost = record["input"] * price_in + chunks * price_out

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import math
 from http import HTTPStatus
-from typing import Any
 
-from gateway.accounts import estimate_input
+from gateway.accounts import charge, estimate_input
 from gateway.answer import (
     Answer,
     Framing,
@@ -110,8 +109,8 @@ class Exchange:
         self.limiters: tuple[Limiter, ...] = ()
         self.reserved: Amounts = {}
         self.slot: int | None = None
-        self.identity: dict[str, Any] = {}
-        """What its record says of it from the start."""
+        self.identity = b""
+        """The start of its record: JSON, without the brace that ends it."""
         self.tries = self._fails = 0
         self._choice: Choice | None = None
         self._upstream: Upstream | None = None
@@ -501,13 +500,14 @@ class Exchange:
             ):
                 estimated = True
                 usage = Usage(estimate_input(self.request.raw), self.chunks)
-        first = self._first_at
+        first, upstream = self._first_at, self._upstream
         self._runtime.settled(
             self,
             Settled(
-                self._upstream,
+                upstream,
                 int(status),
                 usage,
+                0 if upstream is None else charge(usage, upstream.price),
                 estimated,
                 now - self.started,
                 None if first is None else first - self.started,

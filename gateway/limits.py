@@ -10,7 +10,7 @@ next slice pays first. Pure: time is an argument.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Literal, NamedTuple, TypeAlias
@@ -71,21 +71,17 @@ class Slices:
 
     def __init__(self) -> None:
         self._held: dict[str, int] = {}
-        self._used: set[str] = set()
-        """Limiters that admitted something since the last `surplus`."""
+        self._before: dict[str, int] = {}
+        """What it held when `surplus` was last asked."""
 
-    def take(self, limiters: Iterable[Limiter], amounts: Amounts) -> Limiter | None:
+    def take(self, limiters: Sequence[Limiter], amounts: Amounts) -> Limiter | None:
         """Take all that a request needs, or nothing; give the limiter that lacks it."""
         held = self._held
-        ids = []
         for limiter in limiters:
-            name = limiter.id
-            if held.get(name, 0) < amounts[limiter.kind]:
+            if held.get(limiter.id, 0) < amounts[limiter.kind]:
                 return limiter
-            ids.append((name, amounts[limiter.kind]))
-        for name, amount in ids:
-            held[name] -= amount
-            self._used.add(name)
+        for limiter in limiters:
+            held[limiter.id] = held.get(limiter.id, 0) - amounts[limiter.kind]
         return None
 
     def missing(self, limiter: Limiter, amount: int) -> int:
@@ -100,16 +96,19 @@ class Slices:
         self, limiters: Iterable[Limiter], reserved: Amounts, actual: Amounts
     ) -> None:
         """Give back what was reserved and not used; what was used beyond is a debt."""
+        held = self._held
         for limiter in limiters:
             kind = limiter.kind
-            self.put(limiter.id, reserved[kind] - actual[kind])
+            # It may be gone: `surplus` gave it back while the request ran.
+            held[limiter.id] = held.get(limiter.id, 0) + reserved[kind] - actual[kind]
 
     def surplus(self) -> Iterator[tuple[str, int]]:
-        """Take out what was not touched since the last time, to give it back."""
-        idle = [n for n, held in self._held.items() if n not in self._used and held > 0]
-        self._used.clear()
-        for name in idle:
-            yield name, self._held.pop(name)
+        """Take out what is as it was the last time, to give it back."""
+        before, self._before = self._before, dict(self._held)
+        for name, held in self._before.items():
+            if held > 0 and before.get(name) == held:
+                del self._held[name]
+                yield name, held
 
 
 class Grant(NamedTuple):

@@ -61,6 +61,9 @@ FAMILIES = {
         "histogram",
         _SECONDS,
     ),
+    "bud_gateway_records_dropped_total": Family(
+        "Records of requests that a full disk had no room for"
+    ),
     "bud_gateway_in_flight": Family("Requests in flight", (), "gauge"),
     "bud_gateway_connections": Family("Client connections", (), "gauge"),
     "bud_gateway_workers": Family("Workers that run", (), "gauge"),

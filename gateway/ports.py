@@ -78,6 +78,8 @@ class Settled(NamedTuple):
     status: int
     """As the client saw it; 499: the client left first."""
     usage: Usage
+    cost: int
+    """In nano-dollars."""
     estimated: bool
     """The upstream did not say what was used."""
     seconds: float

@@ -9,7 +9,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from gateway.accounts import NO_PRICE, charge, estimate_input, record_line
+import orjson
+
+from gateway.accounts import estimate_input
 from gateway.exchange import Exchange
 from gateway.metrics import Metrics
 from gateway.ports import Settled
@@ -28,20 +30,25 @@ class Recorder:
     def began(self, exchange: Exchange, *, at: float) -> None:
         """Note what is known; ``at`` in seconds since the epoch."""
         request, price = exchange.request, exchange.route.price
-        exchange.identity = {
-            "at": round(at, 3),
-            "id": exchange.request_id.decode("ascii"),
-            "key": exchange.key.name,
-            "route": exchange.route.name,
-            "model": request.model,
-            "operation": request.op,
-        }
-        exchange.slot = self._in_flight.begin(
-            exchange.identity
-            | {
-                "input": estimate_input(request.raw),
-                "price": (price.input, price.output),
+        identity = orjson.dumps(
+            {
+                "at": round(at, 3),
+                "id": exchange.request_id.decode("ascii"),
+                "key": exchange.key.name,
+                "route": exchange.route.name,
+                "model": request.model,
+                "operation": request.op,
             }
+        )
+        exchange.identity = identity[:-1]
+        exchange.slot = self._in_flight.begin(
+            b'%b,"input":%d,"price":[%d,%d]}'
+            % (
+                exchange.identity,
+                estimate_input(request.raw),
+                price.input,
+                price.output,
+            )
         )
 
     def passed(self, exchange: Exchange) -> None:
@@ -54,24 +61,35 @@ class Recorder:
         if exchange.slot is None:
             return
         upstream, usage = outcome.upstream, outcome.usage
-        price = NO_PRICE if upstream is None else upstream.price
-        record: dict[str, Any] = exchange.identity | {
+        record: dict[str, Any] = {
             "upstream": upstream.name if upstream is not None else None,
             "status": outcome.status,
             "stream": outcome.chunks > 0,
             "tries": exchange.tries,
-            **usage._asdict(),
+            "input": usage.input,
+            "output": usage.output,
+            "cached": usage.cached,
+            "reasoning": usage.reasoning,
             "estimated": outcome.estimated,
-            "cost_nano_usd": charge(usage, price),
+            "cost_nano_usd": outcome.cost,
             "seconds": round(outcome.seconds, 6),
         }
         if outcome.first_seconds is not None:
             record["first_seconds"] = round(outcome.first_seconds, 6)
-        self._records.write(record_line(record))
+        self._records.write(b"%b,%b\n" % (exchange.identity, orjson.dumps(record)[1:]))
         self._in_flight.end(exchange.slot)
+
+    def flush(self) -> None:
+        """Put what was recorded where others read it."""
+        self._records.flush()
+
+    @property
+    def dropped(self) -> int:
+        return self._records.dropped
 
     def close(self) -> None:
         """Say that nothing is in flight any more."""
+        self._records.close()
         self._in_flight.close()
 
 

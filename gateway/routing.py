@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from gateway.health import Health
 from gateway.openai import Request
-from gateway.snapshot import Address, Route, Target
+from gateway.snapshot import Choice, Route
 
 __all__ = ["Choice", "affinity_of", "choose"]
 
@@ -22,11 +22,6 @@ common one is cached behind it."""
 _OVERLOAD = 1.25
 """Bounded load (Mirrokni, Thorup, Zadimoghaddam 2017): an address may carry this
 much more than the mean before affinity gives way."""
-
-
-class Choice(NamedTuple):
-    target: Target
-    address: Address
 
 
 def choose(
@@ -43,17 +38,11 @@ def choose(
     When no tier has a sound one, the first that has any. ``random`` is in [0, 1).
     """
     rest: list[Choice] = []
-    for tier in route.tiers:
-        open_ = [
-            Choice(target, address)
-            for target in tier
-            if request.op in target.upstream.ops
-            for address in target.upstream.addresses
-            if address.url not in tried
-        ]
-        if not open_:
-            continue
-        sound = [c for c in open_ if _is_sound(healths.get(c.address.url), now)]
+    for tier in route.choices.get(request.op, ()):
+        if len(tier) == 1 and not tried and _is_sound(tier[0], healths, now):
+            return tier[0]
+        open_ = [c for c in tier if c.address.url not in tried]
+        sound = [c for c in open_ if _is_sound(c, healths, now)]
         if sound:
             return (
                 sound[0]
@@ -64,7 +53,8 @@ def choose(
     return _pick(route.strategy, rest, request, healths, random) if rest else None
 
 
-def _is_sound(health: Health | None, now: float) -> bool:
+def _is_sound(choice: Choice, healths: Mapping[str, Health], now: float) -> bool:
+    health = healths.get(choice.address.url)
     return health is None or health.usable(now)
 
 

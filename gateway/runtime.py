@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from gateway.accounts import NO_PRICE, amounts
+from gateway.accounts import amounts
 from gateway.admission import Admission
 from gateway.cold import ColdSide
 from gateway.edge import Downstream
@@ -114,8 +114,10 @@ class Worker:
         if timer is not None:
             timer.cancel()
         count(self.metrics, exchange, outcome)
-        price = NO_PRICE if outcome.upstream is None else outcome.upstream.price
-        self._admission.settle(exchange, amounts(outcome.usage, price, running=False))
+        if exchange.limiters:
+            tokens = outcome.usage.input + outcome.usage.output
+            used = amounts(tokens, outcome.cost, running=0)
+            self._admission.settle(exchange, used)
         if self._recorder is not None:
             self._recorder.settled(exchange, outcome)
         if self.draining and not self._exchanges:
@@ -172,6 +174,8 @@ class Worker:
             exchange.sweep(now)
             if self._recorder is not None:
                 self._recorder.passed(exchange)
+        if self._recorder is not None:
+            self._recorder.flush()
         self._sweeps += 1
         if self._sweeps % _SWEEPS_A_LEASE == 0:
             self._admission.give_back()
@@ -192,6 +196,9 @@ class Worker:
     def numbers(self) -> Metrics:
         self.metrics.set("bud_gateway_in_flight", to=len(self._exchanges))
         self.metrics.set("bud_gateway_connections", to=len(self._connections))
+        if self._recorder is not None:
+            dropped = self._recorder.dropped
+            self.metrics.set("bud_gateway_records_dropped_total", to=dropped)
         return self.metrics
 
     async def drain(self) -> None:

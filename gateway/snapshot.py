@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 import schemas.gateway as config
@@ -22,6 +23,7 @@ from schemas.errors import PermanentError
 
 __all__ = [
     "Address",
+    "Choice",
     "Key",
     "Route",
     "Snapshot",
@@ -86,6 +88,13 @@ class Target:
     """Fields that tell a client who answered."""
 
 
+class Choice(NamedTuple):
+    """One place where a request may go."""
+
+    target: Target
+    address: Address
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timeouts:
     """In seconds."""
@@ -99,9 +108,10 @@ class Timeouts:
 @dataclass(frozen=True, slots=True, eq=False)
 class Route:
     name: str
-    tiers: tuple[tuple[Target, ...], ...]
     ops: frozenset[Op]
     """What any of its targets can do, were it there."""
+    choices: Mapping[Op, tuple[tuple[Choice, ...], ...]]
+    """By operation: the places of each tier that has any."""
     strategy: str
     attempts: int
     timeouts: Timeouts
@@ -287,10 +297,12 @@ def _route(
         )
     times = table.timeouts or default
     prices = [upstreams[target.upstream].price for target in table.targets]
+    ops = frozenset[Op]().union(*(upstreams[t.upstream].ops for t in table.targets))
+    ordered = [tiers[priority] for priority in sorted(tiers)]
     return Route(
         name=name,
-        tiers=tuple(tuple(tiers[priority]) for priority in sorted(tiers)),
-        ops=frozenset().union(*(upstreams[t.upstream].ops for t in table.targets)),
+        ops=ops,
+        choices={op: tuple(_choices(ordered, op)) for op in ops},
         strategy=table.strategy,
         attempts=table.attempts,
         limiters=_limiters(f"route {name}", table.limits),
@@ -302,6 +314,18 @@ def _route(
             total=times.total.seconds,
         ),
     )
+
+
+def _choices(tiers: Iterable[Iterable[Target]], op: Op) -> Iterator[tuple[Choice, ...]]:
+    for tier in tiers:
+        places = tuple(
+            Choice(target, address)
+            for target in tier
+            if op in target.upstream.ops
+            for address in target.upstream.addresses
+        )
+        if places:
+            yield places
 
 
 def _hash(

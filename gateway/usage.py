@@ -53,20 +53,17 @@ def read_usage(usage: dict[str, Any]) -> Usage:
     """
     if "input_tokens" in usage:
         given, made = usage.get("input_tokens"), usage.get("output_tokens")
-        details = usage.get("input_tokens_details"), usage.get("output_tokens_details")
+        of_given = usage.get("input_tokens_details")
+        of_made = usage.get("output_tokens_details")
     else:
         given, made = usage.get("prompt_tokens"), usage.get("completion_tokens")
-        details = (
-            usage.get("prompt_tokens_details"),
-            usage.get("completion_tokens_details"),
-        )
+        of_given = usage.get("prompt_tokens_details")
+        of_made = usage.get("completion_tokens_details")
     return Usage(
         _count(given),
         _count(made),
-        _count(details[0].get("cached_tokens")) if isinstance(details[0], dict) else 0,
-        _count(details[1].get("reasoning_tokens"))
-        if isinstance(details[1], dict)
-        else 0,
+        _count(of_given.get("cached_tokens")) if isinstance(of_given, dict) else 0,
+        _count(of_made.get("reasoning_tokens")) if isinstance(of_made, dict) else 0,
     )
 
 

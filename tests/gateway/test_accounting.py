@@ -48,6 +48,14 @@ def records(gateway: Gateway) -> list[dict[str, Any]]:
     ]
 
 
+async def recorded(gateway: Gateway, count: int) -> list[dict[str, Any]]:
+    """Wait until so many records can be read, which takes a fraction of a second."""
+    async with asyncio.timeout(30):
+        while len(found := records(gateway)) < count:
+            await asyncio.sleep(0.02)
+    return found
+
+
 async def statuses(gateway: Gateway, count: int) -> list[int]:
     async def one() -> int:
         try:
@@ -121,7 +129,8 @@ async def test_a_budget_is_spent_exactly_and_survives_a_restart(
     paid = got.count(200) * 0.013
     # The estimate (more than a request costs) must fit before one is let in.
     assert 0.065 - 0.03 <= paid <= 0.065
-    spent = sum(record["cost_nano_usd"] for record in records(gateway))
+    found = await recorded(gateway, got.count(200))
+    spent = sum(record["cost_nano_usd"] for record in found)
     assert spent == got.count(200) * 13_000_000
     with pytest.raises(openai.RateLimitError) as caught:
         await gateway.client().chat.completions.create(**ASK)
@@ -140,7 +149,7 @@ async def test_a_record_holds_what_the_upstream_counted(
     await client.chat.completions.create(**ASK)
     async for _ in await client.chat.completions.create(**ASK, stream=True):
         pass
-    plain, streamed = records(gateway)
+    plain, streamed = await recorded(gateway, 2)
     assert (plain["input"], plain["output"], plain["stream"]) == (7, 3, False)
     assert (streamed["input"], streamed["output"], streamed["stream"]) == (7, 3, True)
     assert plain["cost_nano_usd"] == streamed["cost_nano_usd"] == 13_000_000

@@ -180,4 +180,12 @@ def test_what_is_reserved_grows_with_what_may_be_answered() -> None:
     assert reserve({"max_tokens": 50}, body, Price(0, 0, 0))["tokens"] == 151
     assert reserve({"max_tokens": 50, "n": 3}, body, Price(0, 0, 0))["tokens"] == 251
     assert reserve({}, body, Price(0, 0, 0))["tokens"] == 613
-    assert amounts(Usage(), Price(0, 0, 0), running=False)["concurrent"] == 0
+    assert amounts(7, 0, running=0)["concurrent"] == 0
+
+
+def test_what_costs_nothing_needs_no_slice_of_a_budget() -> None:
+    slices, budget = Slices(), Limiter.of("key a/b", "budget", 100)
+    free = amounts(7, 0, running=1)
+    assert slices.take([budget], free) is None
+    slices.settle([budget], free, free)
+    assert not list(slices.surplus())
