@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import re
 from http import HTTPStatus
 from typing import NamedTuple, Protocol, cast
 
@@ -18,9 +17,11 @@ import orjson
 from gateway.answer import Framing
 from gateway.dialects.anthropic_client import chat_request
 from gateway.dialects.choose import error_for
+from gateway.entry import NO_KEY, key_of, request_id_of, route_of, trace_lines
 from gateway.exchange import Exchange
 from gateway.http1 import Head, Refused, RequestReader, response_head
 from gateway.openai import (
+    HELD_BYTES,
     HOT_PATHS,
     BadRequest,
     Client,
@@ -41,7 +42,6 @@ _LINGER_S = 2.0
 """How long a refused client may go on sending before it is cut."""
 _MIN_RATE = 1024
 """Bytes a second that a body must come with once its head timeout is over."""
-_REQUEST_ID = re.compile(rb"[!-~]{1,128}")
 _MODELS = b"/v1/models"
 _MESSAGES = b"/v1/messages"
 _ALSO_HOT = frozenset({_MODELS, _MESSAGES})
@@ -201,18 +201,20 @@ class Downstream(asyncio.Protocol):
         head, runtime = self._reader.head, self._runtime
         assert head is not None
         self._keep_alive = head.keep_alive and not runtime.draining
-        caller = self._caller
-        if caller is not None and caller.holds(head, runtime.snapshot, runtime.wall()):
+        caller, length = self._caller, self._reader.length
+        if (
+            caller is not None
+            and length <= HELD_BYTES
+            and caller.holds(head, runtime.snapshot, runtime.wall())
+        ):
             self._frame(caller.request_id, head)
             self._expect(head)
             return True
         self._caller = None
-        given = head.fields.get(b"x-request-id")
-        if given is not None and _REQUEST_ID.fullmatch(given) is None:
-            given = None
+        given = request_id_of(head.fields)
         self._frame(given, head)
         self._client = "anthropic" if head.path == _MESSAGES else "openai"
-        if head.path not in HOT_PATHS and head.path not in _ALSO_HOT:
+        if _is_cold(head, length, runtime.snapshot.listener.max_body.bytes):
             self._hand_over()
             return False
         key = self._authenticate(head)
@@ -230,7 +232,7 @@ class Downstream(asyncio.Protocol):
             HOT_PATHS.get(head.path),
             self._client,
             given,
-            _trace_lines(head.fields),
+            trace_lines(head.fields),
         )
         self._expect(head)
         return True
@@ -253,17 +255,11 @@ class Downstream(asyncio.Protocol):
             self.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def _authenticate(self, head: Head) -> Key:
-        given = head.fields.get(b"authorization")
-        if given is None:
-            # As Anthropic's clients do it.
-            given = b"bearer " + head.fields.get(b"x-api-key", b"")
-        scheme, _, secret = given.partition(b" ")
-        if scheme.lower() == b"bearer" and secret:
-            runtime = self._runtime
-            key = runtime.snapshot.key_for(secret.strip(), now=runtime.wall())
-            if key is not None:
-                return key
-        raise Refused(HTTPStatus.UNAUTHORIZED, "the API key is missing or not valid")
+        runtime = self._runtime
+        key = key_of(runtime.snapshot, head.fields, now=runtime.wall())
+        if key is None:
+            raise Refused(HTTPStatus.UNAUTHORIZED, NO_KEY)
+        return key
 
     def _hand_over(self) -> None:
         """Give the connection to the aiohttp application, for good."""
@@ -294,20 +290,7 @@ class Downstream(asyncio.Protocol):
 
     def _start(self, caller: Caller, request: Request) -> None:
         key = caller.key
-        route = key.routes.get(request.model)
-        if route is None:
-            raise BadRequest(
-                f"the model {request.model!r} does not exist or this key may not use it",
-                param="model",
-                code="model_not_found",
-                status=HTTPStatus.NOT_FOUND,
-            )
-        if request.op not in route.ops:
-            raise BadRequest(
-                f"the model {request.model!r} is not served for {request.op}",
-                param="model",
-                code="unsupported_operation",
-            )
+        route = route_of(key, request.model, request.op)
         exchange = Exchange(
             self._runtime,
             self,
@@ -393,12 +376,8 @@ class Downstream(asyncio.Protocol):
         self._framing.keep_alive = False
 
 
-def _trace_lines(fields: dict[bytes, bytes]) -> bytes:
-    """Pass the W3C trace context on: the upstream's spans join the client's."""
-    if b"traceparent" not in fields:
-        return b""
-    return b"".join(
-        b"%b: %b\r\n" % (name, fields[name])
-        for name in (b"traceparent", b"tracestate")
-        if name in fields
-    )
+def _is_cold(head: Head, length: int, max_body: int) -> bool:
+    """Tell what the aiohttp application serves: other paths, and large bodies."""
+    if head.path in HOT_PATHS:
+        return head.method == b"POST" and HELD_BYTES < length <= max_body
+    return head.path not in _ALSO_HOT

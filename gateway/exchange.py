@@ -23,7 +23,7 @@ from gateway.dialects.choose import body_for, error_for, translation
 from gateway.health import Health
 from gateway.http1 import response_head
 from gateway.limits import Amounts, Limiter
-from gateway.openai import WRITES_TOKENS, BadRequest, Request
+from gateway.openai import WRITES_TOKENS, BadRequest, Request, Source
 from gateway.ports import Client, Connection, Runtime, Settled
 from gateway.routing import Choice, choose
 from gateway.snapshot import Key, Route, Timeouts, Upstream
@@ -185,6 +185,10 @@ class Exchange:
         self._connection = connection
         self.tries += 1
         self._sent_at = self._last_at = self._runtime.now()
+        source = self.request.source
+        if source is not None:
+            self._stream_out(source, connection, choice)
+            return
         try:
             body = body_for(self.request, choice.target)
         except BadRequest as bad:
@@ -195,10 +199,30 @@ class Exchange:
             return
         head = choice.target.upstream.heads[choice.address.url, self.request.op]
         connection.send(
-            b"%b%bx-request-id: %b\r\ncontent-length: %d\r\n\r\n%b"
+            b"%b%bx-request-id: %b\r\ncontent-type: application/json\r\n"
+            b"content-length: %d\r\n\r\n%b"
             % (head, self._trace, self.request_id, len(body), body),
             self,
         )
+
+    def _stream_out(
+        self, source: Source, connection: Connection, choice: Choice
+    ) -> None:
+        """Send a body that is not held."""
+        model = choice.target.model or self.request.model
+        head = choice.target.upstream.heads[choice.address.url, self.request.op]
+        length = source.length(model)
+        framing = (
+            b"transfer-encoding: chunked"
+            if length is None
+            else b"content-length: %d" % length
+        )
+        connection.send(
+            b"%b%bx-request-id: %b\r\ncontent-type: %b\r\n%b\r\n\r\n"
+            % (head, self._trace, self.request_id, source.kind.encode(), framing),
+            self,
+        )
+        connection.upload(source.read(model), chunked=length is None)
 
     def connect_failed(self, reason: str) -> None:
         """Nobody listens there: it costs no try, but counts against the hold."""

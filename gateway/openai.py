@@ -6,18 +6,21 @@ goes upstream. Bytes in, bytes out; fields it does not know pass untouched.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
 from http import HTTPStatus
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 
 import orjson
 
 __all__ = [
+    "HELD_BYTES",
     "HOT_PATHS",
+    "UPLOADS",
     "WRITES_TOKENS",
     "BadRequest",
     "Op",
     "Request",
+    "Source",
     "error_body",
     "model_body",
     "models_body",
@@ -43,26 +46,43 @@ Op: TypeAlias = Literal[
     "tokenize",
     "detokenize",
     "images",
+    "image-edits",
+    "image-variations",
     "speech",
+    "transcriptions",
+    "translations",
 ]
 """What an upstream can be asked to do; the values are `schemas` capabilities."""
 
-HOT_PATHS: dict[bytes, Op] = {
-    b"/v1/chat/completions": "chat",
-    b"/v1/completions": "completions",
-    b"/v1/embeddings": "embeddings",
-    b"/v1/responses": "responses",
-    b"/v1/moderations": "moderations",
-    b"/v1/rerank": "rerank",
-    b"/v1/score": "score",
-    b"/v1/images/generations": "images",
-    b"/v1/audio/speech": "speech",
+PATH_OF: dict[Op, bytes] = {
+    "chat": b"/v1/chat/completions",
+    "completions": b"/v1/completions",
+    "embeddings": b"/v1/embeddings",
+    "responses": b"/v1/responses",
+    "moderations": b"/v1/moderations",
+    "rerank": b"/v1/rerank",
+    "score": b"/v1/score",
+    "images": b"/v1/images/generations",
+    "image-edits": b"/v1/images/edits",
+    "image-variations": b"/v1/images/variations",
+    "speech": b"/v1/audio/speech",
+    "transcriptions": b"/v1/audio/transcriptions",
+    "translations": b"/v1/audio/translations",
     # vLLM serves these beside /v1, and its clients ask for them there.
-    b"/classify": "classify",
-    b"/tokenize": "tokenize",
-    b"/detokenize": "detokenize",
+    "classify": b"/classify",
+    "tokenize": b"/tokenize",
+    "detokenize": b"/detokenize",
 }
-PATH_OF = {op: path for path, op in HOT_PATHS.items()}
+UPLOADS: frozenset[Op] = frozenset(
+    {"image-edits", "image-variations", "transcriptions", "translations"}
+)
+"""Forms with a file in them."""
+HOT_PATHS: dict[bytes, Op] = {
+    path: op for op, path in PATH_OF.items() if op not in UPLOADS
+}
+"""What the raw edge answers itself."""
+HELD_BYTES = 1 << 20
+"""A body that says it is larger is not held in memory."""
 STREAMING: frozenset[Op] = frozenset({"chat", "completions", "responses"})
 WRITES_TOKENS: frozenset[Op] = STREAMING | {"embeddings"}
 """Where an answer without a usage object still cost something."""
@@ -104,6 +124,21 @@ class BadRequest(Exception):
         self.param, self.code, self.status = param, code, status
 
 
+class Source(Protocol):
+    """A body that is not held in memory: read anew for each try."""
+
+    kind: str
+    """Its content type."""
+
+    def length(self, model: str) -> int | None:
+        """Count its bytes; None: they are still coming."""
+        ...
+
+    def read(self, model: str) -> AsyncIterator[bytes]:
+        """Give it in pieces, for an upstream that knows the model by this name."""
+        ...
+
+
 class Request(NamedTuple):
     """A request's body and the few fields that decide about it."""
 
@@ -116,6 +151,8 @@ class Request(NamedTuple):
     """The client itself asked for a usage chunk at the end of the stream."""
     client: Client = "openai"
     """The API that the client speaks; ``document`` is always OpenAI's."""
+    source: Source | None = None
+    """What is sent instead of ``raw``; ``document`` then holds what is small."""
 
 
 def read_object(raw: bytes) -> dict[str, Any]:

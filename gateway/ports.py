@@ -6,7 +6,7 @@ with lists of bytes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from gateway.health import Health, RetryBudget
@@ -39,6 +39,10 @@ class Connection(Protocol):
     reused: bool
 
     def send(self, data: bytes, exchange: Exchange) -> None: ...
+    def upload(self, parts: AsyncIterator[bytes], *, chunked: bool) -> None:
+        """Send a body behind the head, as fast as the upstream takes it."""
+        ...
+
     def abort(self) -> None: ...
     def pause(self) -> None: ...
     def resume(self) -> None: ...

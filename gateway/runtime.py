@@ -17,14 +17,18 @@ from typing import Any
 
 from gateway.accounts import amounts
 from gateway.admission import Admission
-from gateway.cold import ColdSide
+from gateway.answer import Framing
+from gateway.cold.app import ColdSide
+from gateway.cold.call import Call
 from gateway.edge import Downstream
+from gateway.entry import request_id_of, route_of, trace_lines
 from gateway.exchange import Exchange
 from gateway.health import Health, RetryBudget
 from gateway.metrics import Metrics
+from gateway.openai import Request
 from gateway.ports import Settled
 from gateway.recorder import Recorder, count
-from gateway.snapshot import Address, Snapshot
+from gateway.snapshot import Address, Key, Snapshot
 from gateway.upstream import Pool
 
 __all__ = ["Worker"]
@@ -150,6 +154,27 @@ class Worker:
 
     def left(self, connection: Downstream) -> None:
         self._connections.discard(connection)
+
+    def call(self, key: Key, request: Request, fields: Mapping[bytes, bytes]) -> Call:
+        """Begin an exchange whose client is a coroutine of this process.
+
+        Raises:
+            BadRequest: the key may not, or nothing can.
+        """
+        call, request_id = Call(), request_id_of(fields) or self.new_request_id()
+        lines = b"x-request-id: %b\r\n" % request_id
+        call.exchange = Exchange(
+            self,
+            call,
+            key=key,
+            route=route_of(key, request.model, request.op),
+            request=request,
+            request_id=request_id,
+            framing=Framing(lines, keep_alive=True, chunked=False),
+            trace=trace_lines(fields),
+        )
+        self.admit(call.exchange)
+        return call
 
     def cold(self) -> asyncio.Protocol:
         return self._cold.protocol()

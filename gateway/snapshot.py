@@ -248,10 +248,10 @@ def _head(dialect: str, address: Address, op: Op, secret: str | None) -> bytes:
         path, lines = address.prefix + b"/messages", HEAD_LINES
     if secret:
         lines += f"{names.get(dialect, 'x-api-key:')} {secret}\r\n".encode()
-    return (
-        b"POST %b HTTP/1.1\r\nhost: %b\r\n%b"
-        b"content-type: application/json\r\naccept-encoding: identity\r\n"
-        % (path, address.authority, lines)
+    return b"POST %b HTTP/1.1\r\nhost: %b\r\n%baccept-encoding: identity\r\n" % (
+        path,
+        address.authority,
+        lines,
     )
 
 

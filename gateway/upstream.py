@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import cast
 
 import httptools
 
 from gateway.answer import READ, UpstreamHead
 from gateway.exchange import Exchange
-from gateway.http1 import Around
+from gateway.http1 import LAST_CHUNK, Around, chunk
 from gateway.snapshot import Address
 
 __all__ = ["Pool", "UpstreamConnection"]
@@ -38,6 +38,10 @@ class UpstreamConnection(asyncio.Protocol):
         self._parser = httptools.HttpResponseParser(self)
         self.reused = False
         self.idle_since = 0.0
+        self._paused = False
+        self._writable = asyncio.Event()
+        self._writable.set()
+        self._uploading: asyncio.Task[None] | None = None
         self._begin()
 
     def _begin(self) -> None:
@@ -59,6 +63,20 @@ class UpstreamConnection(asyncio.Protocol):
         self._begin()
         self._transport.write(data)
 
+    def upload(self, parts: AsyncIterator[bytes], *, chunked: bool) -> None:
+        self._uploading = self._pool.loop.create_task(
+            self._upload(parts, chunked=chunked)
+        )
+
+    async def _upload(self, parts: AsyncIterator[bytes], *, chunked: bool) -> None:
+        async for part in parts:
+            await self._writable.wait()
+            if self._transport is None:
+                return
+            self._transport.write(chunk(part) if chunked else part)
+        if chunked and self._transport is not None:
+            self._transport.write(LAST_CHUNK)
+
     def abort(self) -> None:
         self._exchange = None
         if self._transport is not None:
@@ -66,10 +84,12 @@ class UpstreamConnection(asyncio.Protocol):
 
     def pause(self) -> None:
         if self._transport is not None:
+            self._paused = True
             self._transport.pause_reading()
 
     def resume(self) -> None:
-        if self._transport is not None:
+        if self._transport is not None and self._paused:
+            self._paused = False
             self._transport.resume_reading()
 
     # What the pool calls.
@@ -88,8 +108,15 @@ class UpstreamConnection(asyncio.Protocol):
         # uvloop's transports do not derive from asyncio's, but are used alike.
         self._transport = cast("asyncio.Transport", transport)
 
+    def pause_writing(self) -> None:
+        self._writable.clear()
+
+    def resume_writing(self) -> None:
+        self._writable.set()
+
     def connection_lost(self, error: Exception | None) -> None:
         self._transport = None
+        self._end_upload()
         self._pool.forget(self)
         exchange, self._exchange = self._exchange, None
         if exchange is None:
@@ -135,7 +162,7 @@ class UpstreamConnection(asyncio.Protocol):
     def _end(self, exchange: Exchange, whole: bytes | None) -> None:
         """Part from the exchange; ``whole``: the answer, if it came in one piece."""
         self._exchange = None
-        if self._keep and not self._extra:
+        if self._end_upload() and self._keep and not self._extra:
             assert self._head is not None
             if whole is not None and self._head.status == _OK:
                 self._pool.learn(whole, self._head)
@@ -147,7 +174,7 @@ class UpstreamConnection(asyncio.Protocol):
     def _take_whole(self, data: bytes, exchange: Exchange) -> bool:
         """Take an answer in one piece, behind a head that was seen here before."""
         known = self._pool.known
-        if known is None:
+        if known is None or self._uploading is not None:
             return False
         around, head = known
         end = data.find(_HEAD_END) + len(_HEAD_END)
@@ -160,6 +187,11 @@ class UpstreamConnection(asyncio.Protocol):
         exchange.received(data[end:])
         exchange.completed()
         return True
+
+    def _end_upload(self) -> bool:
+        """Stop sending; true if nothing was left to send."""
+        task, self._uploading = self._uploading, None
+        return task is None or task.done() or not task.cancel()
 
     def _fail(self, exchange: Exchange) -> None:
         self.abort()
@@ -219,7 +251,7 @@ class Pool:
         wanted: Callable[[str], bool],
     ) -> None:
         self.address = address
-        self._loop, self._tls, self._wanted = loop, tls, wanted
+        self.loop, self._tls, self._wanted = loop, tls, wanted
         self.known: tuple[Around, UpstreamHead] | None = None
         """The head that an answer had here last, for `take_whole`."""
         self._idle: list[UpstreamConnection] = []
@@ -238,7 +270,7 @@ class Pool:
                 connection.reused = True
                 exchange.connected(connection)
                 return
-        task = self._loop.create_task(self._open(exchange, limit_s))
+        task = self.loop.create_task(self._open(exchange, limit_s))
         self._opening.add(task)
         task.add_done_callback(self._opening.discard)
 
@@ -246,7 +278,7 @@ class Pool:
         address = self.address
         try:
             async with asyncio.timeout(limit_s):
-                _, connection = await self._loop.create_connection(
+                _, connection = await self.loop.create_connection(
                     lambda: UpstreamConnection(self),
                     address.host,
                     address.port,
@@ -263,8 +295,10 @@ class Pool:
 
     def give_back(self, connection: UpstreamConnection) -> None:
         """Keep it for the next request, if there may be one."""
+        # A client that was slow at the end must not silence it for the next one.
+        connection.resume()
         if connection.usable and self._wanted(self.address.url):
-            connection.idle_since = self._loop.time()
+            connection.idle_since = self.loop.time()
             self._idle.append(connection)
         else:
             connection.close()

@@ -70,7 +70,11 @@ Capability = Literal[
     "tokenize",
     "detokenize",
     "images",
+    "image-edits",
+    "image-variations",
     "speech",
+    "transcriptions",
+    "translations",
 ]
 Dialect = Literal["openai", "azure", "anthropic"]
 Strategy = Literal[
@@ -210,6 +214,8 @@ class Listener(_Table):
     """Keep-alive of a client connection that is silent between two requests."""
     max_head: Bytes = Bytes("64KiB")
     max_body: Bytes = Bytes("32MiB")
+    max_upload: Bytes = Bytes("512MiB")
+    """Of a form with files in it; it is never held in memory."""
     max_connections: int = Field(default=10_000, ge=1)
     """Of one worker; further clients are refused at accept."""
     timeouts: Timeouts = Timeouts()

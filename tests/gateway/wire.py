@@ -49,6 +49,7 @@ class Asked:
     path: str
     headers: dict[str, str]
     body: dict[str, Any]
+    raw: bytes = b""
 
 
 Behaviour = Callable[[asyncio.StreamWriter, Asked], Awaitable[None]]
@@ -200,6 +201,8 @@ class MockUpstream:
         self.script: deque[Behaviour] = deque()
         self.always: Behaviour = default
         self.connections = 0
+        self.received = 0
+        """Bytes of chunked bodies so far."""
         self.open = 0
         self.port = 0
         self._server: asyncio.Server | None = None
@@ -252,13 +255,28 @@ class MockUpstream:
             self._tasks.discard(task)
             writer.close()
 
+    async def _body(
+        self, reader: asyncio.StreamReader, headers: dict[str, str]
+    ) -> bytes:
+        if headers.get("transfer-encoding") != "chunked":
+            return await reader.readexactly(int(headers.get("content-length", "0")))
+        parts = []
+        while size := int(await reader.readline(), 16):
+            parts.append(await reader.readexactly(size))
+            self.received += size
+            await reader.readexactly(2)
+        await reader.readexactly(2)
+        return b"".join(parts)
+
     async def _one(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
         head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
         headers = dict(line.lower().split(": ", 1) for line in head[1:] if line)
-        body = await reader.readexactly(int(headers.get("content-length", "0")))
-        asked = Asked(head[0].split(" ")[1], headers, json.loads(body or b"{}"))
+        body = await self._body(reader, headers)
+        form = headers.get("content-type", "").startswith("multipart/")
+        document = {} if form else json.loads(body or b"{}")
+        asked = Asked(head[0].split(" ")[1], headers, document, body)
         self.asked.append(asked)
         behave = self.script.popleft() if self.script else self.always
         watch = asyncio.ensure_future(behave(writer, asked))

@@ -9,23 +9,17 @@ from __future__ import annotations
 
 import asyncio
 from http import HTTPStatus
-from typing import Protocol
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from gateway.openai import error_body, model_body
-from gateway.snapshot import Key, Snapshot
+from gateway.cold import uploads
+from gateway.cold.relay import JSON, ColdRuntime
+from gateway.entry import NO_KEY, key_of, route_of
+from gateway.openai import BadRequest, error_body, model_body
+from gateway.snapshot import Key
 
-__all__ = ["ColdRuntime", "ColdSide"]
-
-_JSON = "application/json"
-
-
-class ColdRuntime(Protocol):
-    snapshot: Snapshot
-
-    def wall(self) -> float: ...
+__all__ = ["ColdSide"]
 
 
 class ColdSide:
@@ -35,7 +29,11 @@ class ColdSide:
         self._runtime = runtime
         app = web.Application(middlewares=[self._guard])
         app.router.add_get("/v1/models/{model:.+}", self._model)
-        self._runner = web.AppRunner(app, access_log=None, handle_signals=False)
+        uploads.add_routes(app, runtime)
+        # A client that leaves cancels its handler, which stops the upstream.
+        self._runner = web.AppRunner(
+            app, access_log=None, handle_signals=False, handler_cancellation=True
+        )
 
     async def start(self) -> None:
         await self._runner.setup()
@@ -52,45 +50,37 @@ class ColdSide:
     async def _guard(
         self, request: web.Request, handler: Handler
     ) -> web.StreamResponse:
-        key = self._authenticate(request)
+        fields = {name.lower(): value for name, value in request.raw_headers}
+        runtime = self._runtime
+        key = key_of(runtime.snapshot, fields, now=runtime.wall())
         if key is None:
-            answer = _error(
-                HTTPStatus.UNAUTHORIZED, "the API key is missing or not valid"
-            )
+            answer = _error(HTTPStatus.UNAUTHORIZED, NO_KEY)
             answer.headers["www-authenticate"] = "Bearer"
             return _closing(answer)
-        request["key"] = key
+        request["key"], request["fields"] = key, fields
         try:
             return _closing(await handler(request))
-        except web.HTTPException as error:
-            message = f"{request.method} {request.path!r}: {error.reason.lower()}"
-            return _closing(_error(HTTPStatus(error.status), message))
-
-    def _authenticate(self, request: web.Request) -> Key | None:
-        scheme, _, secret = request.headers.get("authorization", "").partition(" ")
-        if scheme.lower() != "bearer":
-            return None
-        data = secret.strip().encode("utf-8", "surrogateescape")
-        return self._runtime.snapshot.key_for(data, now=self._runtime.wall())
+        except BadRequest as bad:
+            error = _error(bad.status, str(bad), code=bad.code, param=bad.param)
+        except TimeoutError:
+            error = _error(HTTPStatus.REQUEST_TIMEOUT, "the body stopped coming")
+        except web.HTTPException as found:
+            message = f"{request.method} {request.path!r}: {found.reason.lower()}"
+            error = _error(HTTPStatus(found.status), message)
+        return _closing(error)
 
     async def _model(self, request: web.Request) -> web.Response:
         key: Key = request["key"]
         name = request.match_info["model"]
-        route = key.routes.get(name)
-        if route is None:
-            return _error(
-                HTTPStatus.NOT_FOUND,
-                f"the model {name!r} does not exist or this key may not use it",
-                code="model_not_found",
-            )
+        route = route_of(key, name)
         return web.json_response(model_body(name, route.name.partition("/")[0]))
 
 
 def _error(
-    status: HTTPStatus, message: str, *, code: str | None = None
+    status: int, message: str, *, code: str | None = None, param: str | None = None
 ) -> web.Response:
-    body = error_body(status, message, code=code)
-    return web.Response(status=status, body=body, content_type=_JSON)
+    body = error_body(status, message, code=code, param=param)
+    return web.Response(status=status, body=body, content_type=JSON)
 
 
 def _closing(response: web.StreamResponse) -> web.StreamResponse:

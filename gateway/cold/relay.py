@@ -1,0 +1,65 @@
+"""What the handlers of the aiohttp application share (I/O).
+
+The worker as they see it, and an upstream's answer on its way to the client.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from typing import Protocol
+
+from aiohttp import web
+
+from gateway.cold.call import Broken, Call
+from gateway.openai import Request
+from gateway.snapshot import Key, Snapshot
+
+__all__ = ["JSON", "ColdRuntime", "relay", "send"]
+
+JSON = "application/json"
+
+
+class ColdRuntime(Protocol):
+    snapshot: Snapshot
+
+    def wall(self) -> float:
+        """Seconds since the epoch."""
+        ...
+
+    def call(self, key: Key, request: Request, fields: Mapping[bytes, bytes]) -> Call:
+        """Begin an exchange; ``fields`` are the client's, by lower-case name.
+
+        Raises:
+            BadRequest: the key may not, or nothing can.
+        """
+        ...
+
+
+async def relay(request: web.Request, call: Call) -> web.StreamResponse:
+    """Pass an answer on as it comes."""
+    try:
+        reply = await call.reply()
+        return await send(request, reply.status, reply.fields, call.body())
+    finally:
+        call.close()
+
+
+async def send(
+    request: web.Request,
+    status: int,
+    fields: dict[str, str],
+    body: AsyncIterator[bytes],
+) -> web.StreamResponse:
+    """Write a response in pieces."""
+    response = web.StreamResponse(status=status, headers=fields)
+    response.force_close()
+    await response.prepare(request)
+    try:
+        async for part in body:
+            await response.write(part)
+    except Broken:
+        # Nothing else says in plain HTTP that an answer is not whole.
+        if request.transport is not None:
+            request.transport.abort()
+    await response.write_eof()
+    return response

@@ -1,0 +1,180 @@
+"""Requests whose body is not held: forms with files, and large JSON (I/O).
+
+Called by the aiohttp application. The body goes through a spool to the
+upstream as it comes; who may, who answers and what it costs are decided by the
+same functions as for a small request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from http import HTTPStatus
+
+from aiohttp import BodyPartReader, MultipartReader, web
+
+from gateway.cold.relay import ColdRuntime, relay
+from gateway.cold.spool import Form, JsonBody, Spool
+from gateway.entry import route_of
+from gateway.openai import (
+    HOT_PATHS,
+    PATH_OF,
+    UPLOADS,
+    BadRequest,
+    Op,
+    Request,
+    read_request,
+    request_of,
+)
+from gateway.snapshot import Key, Route
+
+__all__ = ["add_routes"]
+
+_PIECE = 64 * 1024
+_MAX_FIELD = 64 * 1024
+_MAX_PARTS = 100
+_SAME_SHAPE = frozenset({"openai", "azure"})
+
+
+def add_routes(app: web.Application, runtime: ColdRuntime) -> None:
+    uploads = Uploads(runtime)
+    for op in UPLOADS:
+        app.router.add_post(PATH_OF[op].decode(), uploads.form)
+    for path in HOT_PATHS:
+        app.router.add_post(path.decode(), uploads.large)
+
+
+class Uploads:
+    """Handlers of requests with large bodies."""
+
+    def __init__(self, runtime: ColdRuntime) -> None:
+        self._runtime = runtime
+
+    async def form(self, request: web.Request) -> web.StreamResponse:
+        """Serve a form; its request begins as soon as its model is known."""
+        op = next(op for op in UPLOADS if PATH_OF[op].decode() == request.path)
+        if request.content_type != "multipart/form-data":
+            raise BadRequest(
+                f"cannot read a body of {request.content_type!r}: it is not a form",
+                status=HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+            )
+        form = Form()
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                reading = tasks.create_task(self._read(request, form))
+                await form.known.wait()
+                response = await self._answer(request, op, form)
+                reading.cancel()
+                return response
+        except BaseExceptionGroup as group:
+            raise group.exceptions[0] from None
+        finally:
+            form.spool.close()
+
+    async def _answer(
+        self, request: web.Request, op: Op, form: Form
+    ) -> web.StreamResponse:
+        # Whether it streams shows in the answer; until then it may take as long
+        # as its upload does.
+        what = Request(op, b"", form.fields, str(form.model), False, True, source=form)
+        route_of(request["key"], what.model, op)
+        return await relay(
+            request, self._runtime.call(request["key"], what, request["fields"])
+        )
+
+    async def _read(self, request: web.Request, form: Form) -> None:
+        most = self._runtime.snapshot.listener.max_upload.bytes
+        quiet = self._runtime.snapshot.listener.idle.seconds
+        reader = await request.multipart()
+        for _ in range(_MAX_PARTS):
+            try:
+                async with asyncio.timeout(quiet):
+                    part = await reader.next()
+            except ValueError as error:
+                raise BadRequest(f"cannot read the form: {error}") from error
+            if part is None:
+                if form.model is None:
+                    raise BadRequest(
+                        "cannot choose a model: `model` is missing", param="model"
+                    )
+                form.end()
+                return
+            await _take(part, form, most, quiet)
+        raise BadRequest(f"cannot read the form: it has more than {_MAX_PARTS} parts")
+
+    async def large(self, request: web.Request) -> web.StreamResponse:
+        """Serve a large JSON body, without holding it where nobody must read it."""
+        key: Key = request["key"]
+        op = HOT_PATHS[request.path.encode()]
+        spool = Spool()
+        try:
+            most = self._runtime.snapshot.listener.max_body.bytes
+            quiet = self._runtime.snapshot.listener.idle.seconds
+            while True:
+                async with asyncio.timeout(quiet):
+                    data = await request.content.readany()
+                if not data:
+                    break
+                if spool.size + len(data) > most:
+                    raise too_large(most)
+                spool.append(data)
+            spool.end()
+            body = await asyncio.to_thread(JsonBody, spool)
+            what = request_of(op, b"", body.members)
+            route = route_of(key, what.model, op)
+            if _passes(route):
+                if what.stream and not what.wants_usage:
+                    body.ask_usage()
+                what = what._replace(source=body)
+            else:
+                raw = b"".join([part async for part in spool.read()])
+                what = await asyncio.to_thread(read_request, op, raw)
+            return await relay(
+                request, self._runtime.call(key, what, request["fields"])
+            )
+        finally:
+            spool.close()
+
+
+def _passes(route: Route) -> bool:
+    """Tell whether all that may answer read the body as it is."""
+    return all(
+        target.upstream.dialect in _SAME_SHAPE
+        for tier in route.tiers
+        for target in tier
+    )
+
+
+async def _take(
+    part: BodyPartReader | MultipartReader, form: Form, most: int, quiet: float
+) -> None:
+    if isinstance(part, MultipartReader) or part.name is None:
+        raise BadRequest("cannot read the form: a part of it has no name")
+    if {"content-encoding", "content-transfer-encoding"} & {
+        name.lower() for name in part.headers
+    }:
+        raise BadRequest(f"cannot read the form: {part.name!r} is encoded")
+    if part.filename is None:
+        value = b""
+        while data := await part.read_chunk(_PIECE):
+            value += data
+            if len(value) > _MAX_FIELD:
+                raise BadRequest(f"cannot read the form: {part.name!r} is too long")
+        form.add_field(part.name, value)
+        return
+    form.begin_file(part.name, part.filename, part.headers.get("content-type"))
+    while True:
+        async with asyncio.timeout(quiet):
+            data = await part.read_chunk(_PIECE)
+        if not data:
+            break
+        if form.spool.size + len(data) > most:
+            raise too_large(most)
+        form.spool.append(data)
+    form.end_file()
+
+
+def too_large(most: int) -> BadRequest:
+    return BadRequest(
+        f"the body is larger than {most} bytes",
+        status=HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    )
