@@ -121,7 +121,7 @@ class Uploads:
             body = await asyncio.to_thread(JsonBody, spool)
             what = request_of(op, b"", body.members)
             route = route_of(key, what.model, op)
-            if _passes(route):
+            if _passes(route, op):
                 if what.stream and not what.wants_usage:
                     body.ask_usage()
                 what = what._replace(source=body)
@@ -135,12 +135,12 @@ class Uploads:
             spool.close()
 
 
-def _passes(route: Route) -> bool:
+def _passes(route: Route, op: Op) -> bool:
     """Tell whether all that may answer read the body as it is."""
     return all(
-        target.upstream.dialect in _SAME_SHAPE
-        for tier in route.tiers
-        for target in tier
+        choice.target.upstream.dialect in _SAME_SHAPE
+        for tier in route.choices[op]
+        for choice in tier
     )
 
 
