@@ -163,8 +163,7 @@ class Exchange:
             self._give_up()
             return
         if self._hold_until is None:
-            hold = self._runtime.snapshot.listener.hold.seconds
-            self._hold_until = min(now + hold, self._deadline)
+            self._hold_until = min(now + self.route.hold, self._deadline)
         if now >= self._hold_until:
             self._give_up()
             return
@@ -241,7 +240,9 @@ class Exchange:
         self._leave(outcome, sound=sound)
         self._tried.add(choice.address.url)
         self._answer = None
-        if self.tries >= self.route.attempts or not self._runtime.retries.spend():
+        if self.tries >= self.route.attempts or not (
+            self._runtime.retries(self.route).spend()
+        ):
             self._give_up()
         else:
             self.start()

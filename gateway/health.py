@@ -71,18 +71,18 @@ class RetryBudget:
     ``attempts`` of them, just when the upstreams can bear it least.
     """
 
-    __slots__ = ("_level",)
+    __slots__ = ("_level", "_part")
 
-    PART = 0.2
     RESERVE = 50.0
     """Retries that a quiet gateway may make at once."""
 
-    def __init__(self) -> None:
-        self._level = self.RESERVE
+    def __init__(self, percent: int) -> None:
+        self._part = percent / 100
+        self._level = self.RESERVE if percent else 0.0
 
     def earn(self) -> None:
         """Count a request."""
-        self._level = min(self._level + self.PART, self.RESERVE)
+        self._level = min(self._level + self._part, self.RESERVE)
 
     def spend(self) -> bool:
         """Take one retry; false: there is none left."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from gateway.health import Health, RetryBudget
 from gateway.metrics import Metrics
-from gateway.snapshot import Address, Snapshot, Upstream
+from gateway.snapshot import Address, Route, Snapshot, Upstream
 from gateway.usage import Usage
 
 if TYPE_CHECKING:
@@ -54,8 +54,7 @@ class Runtime(Protocol):
     snapshot: Snapshot
     metrics: Metrics
 
-    retries: RetryBudget
-
+    def retries(self, route: Route) -> RetryBudget: ...
     @property
     def healths(self) -> Mapping[str, Health]:
         """By address; none: nothing is known of it."""

@@ -28,7 +28,7 @@ from gateway.metrics import Metrics
 from gateway.openai import Request
 from gateway.ports import Settled
 from gateway.recorder import Recorder, count
-from gateway.snapshot import Address, Key, Snapshot
+from gateway.snapshot import Address, Key, Route, Snapshot
 from gateway.upstream import Pool
 
 __all__ = ["Worker"]
@@ -61,7 +61,7 @@ class Worker:
         self.random = random.Random(seed).random  # noqa: S311  shares load, no secret
         self._pools: dict[str, Pool] = {}
         self._healths: dict[str, Health] = {}
-        self.retries = RetryBudget()
+        self._retries: dict[tuple[str, int], RetryBudget] = {}
         self._exchanges: set[Exchange] = set()
         self._connections: set[Downstream] = set()
         self._waiting: dict[Exchange, asyncio.TimerHandle | None] = {}
@@ -83,6 +83,13 @@ class Worker:
     @property
     def healths(self) -> Mapping[str, Health]:
         return self._healths
+
+    def retries(self, route: Route) -> RetryBudget:
+        given = route.name, route.retry_percent
+        budget = self._retries.get(given)
+        if budget is None:
+            budget = self._retries[given] = RetryBudget(route.retry_percent)
+        return budget
 
     def health(self, url: str) -> Health:
         health = self._healths.get(url)
@@ -138,7 +145,7 @@ class Worker:
 
     def admit(self, exchange: Exchange) -> None:
         self._exchanges.add(exchange)
-        self.retries.earn()
+        self.retries(exchange.route).earn()
         self._admission.admit(exchange)
 
     def _begin(self, exchange: Exchange) -> None:

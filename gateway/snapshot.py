@@ -114,6 +114,9 @@ class Route:
     """By operation: the places of each tier that has any."""
     strategy: str
     attempts: int
+    retry_percent: int
+    hold: float
+    """Seconds to wait for an address."""
     timeouts: Timeouts
     limiters: tuple[Limiter, ...]
     price: Price
@@ -184,7 +187,7 @@ def compile_snapshot(
         for name, table in given.upstreams.items()
     }
     routes = {
-        name: _route(name, table, upstreams, given.gateway.timeouts)
+        name: _route(name, table, upstreams, given.gateway)
         for name, table in given.routes.items()
     }
     keys = {
@@ -281,7 +284,7 @@ def _route(
     name: str,
     table: config.Route,
     upstreams: Mapping[str, Upstream],
-    default: config.Timeouts,
+    listener: config.Listener,
 ) -> Route:
     tiers: dict[int, list[Target]] = {}
     for target in table.targets:
@@ -295,7 +298,7 @@ def _route(
                 lines=lines.encode(),
             )
         )
-    times = table.timeouts or default
+    times = table.timeouts or listener.timeouts
     prices = [upstreams[target.upstream].price for target in table.targets]
     ops = frozenset[Op]().union(*(upstreams[t.upstream].ops for t in table.targets))
     ordered = [tiers[priority] for priority in sorted(tiers)]
@@ -305,6 +308,8 @@ def _route(
         choices={op: tuple(_choices(ordered, op)) for op in ops},
         strategy=table.strategy,
         attempts=table.attempts,
+        retry_percent=table.retry_percent,
+        hold=(table.hold or listener.hold).seconds,
         limiters=_limiters(f"route {name}", table.limits),
         price=Price(*(max(column) for column in zip(*prices, strict=True))),
         timeouts=Timeouts(

@@ -130,6 +130,8 @@ def render_route(route: Route, routes: Mapping[Ref, Route]) -> bytes:
         strategy=spec.strategy,
         targets=tuple(_targets(route, routes)),
         attempts=spec.retries.attempts + 1,
+        retry_percent=spec.retries.budget_percent,
+        hold=spec.timeouts.hold,
         limits=_limits(spec.limits),
         timeouts=config.Timeouts(
             connect=spec.timeouts.connect,

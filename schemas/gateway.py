@@ -289,6 +289,11 @@ class Route(_Table):
     targets: tuple[Target, ...] = Field(min_length=1)
     attempts: int = Field(default=3, ge=1, le=20)
     """Tries in all, over every tier."""
+    retry_percent: int = Field(default=20, ge=0, le=100)
+    """Retries may be this share of the route's requests (50 in reserve), so that
+    they never pile up when everything behind it fails."""
+    hold: Duration | None = None
+    """How long a request waits while no address is there; absent: the listener's."""
     limits: Limits = Limits()
     timeouts: Timeouts | None = None
     """Absent: those of the listener."""

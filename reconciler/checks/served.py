@@ -23,9 +23,6 @@ def check_served(whole: Whole) -> Iterator[Problem]:
         unserved = {
             "spec.cache": route.spec.cache is not None,
             "spec.guardrails": bool(route.spec.guardrails),
-            "spec.retries.budgetPercent": "budget_percent"
-            in route.spec.retries.model_fields_set,
-            "spec.timeouts.hold": "hold" in route.spec.timeouts.model_fields_set,
         }
         for field, said in unserved.items():
             if said:

@@ -15,7 +15,7 @@ from gateway.routing import Choice, choose
 from gateway.snapshot import Route, compile_snapshot
 from schemas.gateway import Addresses, GatewayConfig, Price, Target, Upstream
 from schemas.gateway import Route as RouteTable
-from schemas.units import Money
+from schemas.units import Duration, Money
 
 
 def route(
@@ -221,9 +221,28 @@ def test_an_address_that_asks_for_a_rest_gets_a_bounded_one() -> None:
 
 
 def test_retries_are_bounded_to_a_part_of_the_requests() -> None:
-    budget = RetryBudget()
+    budget = RetryBudget(20)
     while budget.spend():
         pass
     for _ in range(100):
         budget.earn()
     assert sum(budget.spend() for _ in range(100)) == pytest.approx(20, abs=1)
+
+
+def test_without_a_share_nothing_is_tried_again() -> None:
+    budget = RetryBudget(0)
+    for _ in range(100):
+        budget.earn()
+    assert not budget.spend()
+
+
+def test_a_route_waits_for_an_address_as_long_as_it_says() -> None:
+    targets = (Target(upstream="a/x"),)
+    tables = {
+        "a/r": RouteTable(models=("m",), targets=targets, hold=Duration("2s")),
+        "a/s": RouteTable(models=("n",), targets=targets),
+    }
+    upstreams = {"a/x": Upstream(discovered=True)}
+    config = GatewayConfig(upstreams=upstreams, routes=tables)
+    routes = compile_snapshot(config, Addresses(), {}).routes
+    assert [routes[name].hold for name in tables] == [2, 30]
