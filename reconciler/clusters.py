@@ -1,21 +1,28 @@
-"""The Kubernetes clusters of an environment, each a target while it is needed (I/O).
+"""The clusters of an environment, each a target while it is needed (I/O).
 
 The pipeline asks for them once a look. A cluster is a target when it is declared,
 and stays one as long as we own anything there: deleting needs no desired state, so
 its declaration (which holds no secret, only where one is) is kept beside the store.
-One that cannot be reached is unknown, and delays nobody else.
+So does whatever makes clusters: Terraform is started for nobody who has none. A
+cluster that cannot be reached is unknown, and delays nobody else.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from pathlib import Path
+from typing import Any, Protocol
 
-from reconciler.render import cluster_target
+import orjson
+
+from reconciler.render import MAKERS, cluster_target, maker_of
+from reconciler.secrets import Vault
 from reconciler.targets.base import Target
 from reconciler.targets.kubernetes import (
+    Access,
     KubernetesTarget,
     Renderer,
     connect,
@@ -23,21 +30,46 @@ from reconciler.targets.kubernetes import (
 )
 from reconciler.values import Desired, Key
 from schemas.cluster import Cluster
-from schemas.errors import PermanentError
+from schemas.errors import PermanentError, TemporaryError
 from schemas.objects import Credential
 
-__all__ = ["Clusters"]
+__all__ = ["Clusters", "Maker"]
+
+
+class Maker(Target, Protocol):
+    """A target whose objects are clusters."""
+
+    async def kubeconfig(self, cluster: Cluster) -> Mapping[str, Any] | None:
+        """How ``cluster`` is reached now; None while it is not made.
+
+        Raises:
+            TemporaryError, PermanentError: nobody can tell.
+        """
+        ...
+
+    async def token(self, cluster: Cluster) -> str | None:
+        """A token that is good for minutes; None where its kubeconfig holds a key."""
+        ...
 
 
 class Clusters:
     """``close`` them at the end."""
 
     def __init__(
-        self, memory: Path, *, owner: str, read: Callable[[Credential], str]
+        self,
+        memory: Path,
+        *,
+        owner: str,
+        read: Callable[[Credential], str],
+        makers: Mapping[str, Callable[[], Maker]],
+        vault: Vault,
     ) -> None:
         """``memory`` is a file of ours; ``owner`` marks our objects in a cluster;
-        ``read`` opens a credential, in memory."""
+        ``read`` opens a credential, in memory; ``makers`` opens what makes clusters,
+        by its name; ``vault`` seals how they are reached."""
         self._memory, self._owner, self._open_credential = memory, owner, read
+        self._makers, self._vault = makers, vault
+        self._making: dict[str, Maker] = {}
         self._open: dict[str, tuple[str, KubernetesTarget]] = {}
         self._renderer: Renderer | None = None
 
@@ -46,7 +78,10 @@ class Clusters:
     ) -> None:
         """Let ``targets`` hold one for each cluster that is declared or holds
         something of ours, and none for any other."""
-        wanted = self._remember(desired, {key.target for key in owned})
+        used = {key.target for key in owned}
+        wanted = self._remember(desired, used)
+        clusters = {n: Cluster.model_validate_json(c) for n, c in wanted.items()}
+        self._follow_makers(clusters.values(), used, targets)
         for name in self._open.keys() - wanted.keys():
             await self._close(name)
             del targets[name]
@@ -55,21 +90,67 @@ class Clusters:
             if known is not None and known[0] == declared:
                 continue
             await self._close(name)
-            cluster = Cluster.model_validate_json(declared)
-            if self._renderer is None:
-                self._renderer = Renderer(_helm())
-            target = connect(
-                cluster,
-                owner=self._owner,
-                renderer=self._renderer,
-                credentials=self._read,
-            )
-            self._open[name] = declared, target
-            targets[name] = target
+            self._open[name] = declared, self._connect(clusters[name])
+            targets[name] = self._open[name][1]
 
     async def close(self) -> None:
         for name in [*self._open]:
             await self._close(name)
+
+    def _follow_makers(
+        self,
+        clusters: Collection[Cluster],
+        used: Collection[str],
+        targets: dict[str, Target],
+    ) -> None:
+        needed = {maker_of(cluster) for cluster in clusters} | (MAKERS & {*used})
+        for name in self._making.keys() - needed:
+            del self._making[name], targets[name]
+        for name, make in self._makers.items():
+            if name in needed and name not in self._making:
+                targets[name] = self._making[name] = make()
+
+    def _connect(self, cluster: Cluster) -> KubernetesTarget:
+        if self._renderer is None:
+            self._renderer = Renderer(_helm())
+        access = None
+        if (maker := self._making.get(maker_of(cluster) or "")) is not None:
+            access = Access(
+                kubeconfig=partial(self._kubeconfig, cluster, maker),
+                token=partial(maker.token, cluster),
+            )
+        return connect(
+            cluster,
+            owner=self._owner,
+            renderer=self._renderer,
+            credentials=self._read,
+            access=access,
+        )
+
+    async def _kubeconfig(self, cluster: Cluster, maker: Maker) -> Mapping[str, Any]:
+        """As its maker says now; as it said last while that does not answer."""
+        sealed = _sealed(cluster_target(cluster))
+        try:
+            found = await maker.kubeconfig(cluster)
+        except TemporaryError:
+            if sealed not in self._vault.names():
+                raise
+            kept: Mapping[str, Any] = orjson.loads(
+                await asyncio.to_thread(self._vault.get, sealed)
+            )
+            return kept
+        if found is None:
+            raise TemporaryError(
+                f"cannot reach {cluster.ref}: it is not made yet",
+                hint=f"its {maker.name} step comes first",
+            )
+        await asyncio.to_thread(self._seal, sealed, orjson.dumps(found))
+        return found
+
+    def _seal(self, name: str, content: bytes) -> None:
+        self._vault.keys.ensure()
+        if name not in self._vault.names() or self._vault.get(name) != content:
+            self._vault.put(name, content)
 
     def _remember(self, desired: Desired, used: Collection[str]) -> dict[str, str]:
         """Target -> its Cluster, as JSON."""
@@ -83,6 +164,8 @@ class Clusters:
         }
         kept = {n: c for n, c in known.items() if n in used and n not in declared}
         wanted = declared | kept
+        for name in known.keys() - wanted.keys():
+            self._vault.remove(_sealed(name))
         if wanted != known:
             part = self._memory.with_suffix(".part")
             part.write_text(json.dumps(wanted))
@@ -95,6 +178,11 @@ class Clusters:
     async def _close(self, name: str) -> None:
         if (known := self._open.pop(name, None)) is not None:
             await known[1].close()
+
+
+def _sealed(target: str) -> str:
+    """The name in the vault: ``kubernetes.project.name``, and no name holds a dot."""
+    return target.replace("/", ".")
 
 
 def _helm() -> str:

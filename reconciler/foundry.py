@@ -8,7 +8,7 @@ inventory, so that one can never delete what the other made.
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,20 +16,22 @@ from functools import partial
 from pathlib import Path
 
 from reconciler.apikeys import new_key
-from reconciler.clusters import Clusters
+from reconciler.clusters import Clusters, Maker
 from reconciler.gateway_process import GatewayProcess
 from reconciler.pipeline import Pipeline
 from reconciler.secrecy import Mask
-from reconciler.secrets import SopsFiles, read_credential
+from reconciler.secrets import SopsFiles, Vault, read_credential
 from reconciler.store import Store, open_store
 from reconciler.targets.base import Target
 from reconciler.targets.gateway import GatewayTarget
 from reconciler.targets.local import LocalTarget
+from reconciler.targets.terraform import open_terraform
 from renderers.gateway import LOCAL_KEY_HASH
 from schemas.catalog import catalog
 from schemas.gateway import hash_key
+from schemas.objects import Credential
 
-__all__ = ["Foundry", "Home", "now", "open_foundry"]
+__all__ = ["Foundry", "Home", "makers_of", "now", "open_foundry"]
 
 
 def now() -> datetime:
@@ -61,6 +63,11 @@ class Home:
     def clusters(self) -> Path:
         """Where the kubeconfig of each cluster is to be found."""
         return self.root / "clusters.json"
+
+    @property
+    def vault(self) -> Path:
+        """What we obtained ourselves, sealed."""
+        return self.root / "vault"
 
     @property
     def daemon(self) -> Path:
@@ -121,6 +128,17 @@ def home_of(repo: Path, environment: str, state: str | None) -> Home:
     return Home(root=root, url=f"sqlite:///{root.resolve() / 'state.db'}")
 
 
+def makers_of(
+    home: Home, environment: str, read: Callable[[Credential], str]
+) -> Mapping[str, Callable[[], Maker]]:
+    """Whatever makes clusters, opened by who needs it."""
+    return {
+        "terraform": partial(
+            open_terraform, home.root, os.environ, read, owner=environment
+        )
+    }
+
+
 def files_of(repo: Path, environment: str, home: Home) -> SopsFiles:
     """The encrypted files of an environment, and who opens them."""
     named = os.environ.get("BUD_AGE_KEY_FILE")
@@ -154,6 +172,7 @@ def open_foundry(
             home.gateway_config, ask=gateway.ask, keep=gateway.supervise
         ),
     }
+    read = partial(read_credential, files=files_of(repo, environment, home))
     pipeline = Pipeline(
         environment=environment,
         catalog=catalog(),
@@ -162,7 +181,9 @@ def open_foundry(
         clusters=Clusters(
             home.clusters,
             owner=environment,
-            read=partial(read_credential, files=files_of(repo, environment, home)),
+            read=read,
+            makers=makers_of(home, environment, read),
+            vault=Vault(home.vault),
         ),
         clock=now,
         mask=Mask(_secrets_of_this_process()),

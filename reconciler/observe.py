@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection, Mapping
 
-from reconciler.targets.base import Target
+from reconciler.targets.base import Patient, Target
 from reconciler.values import Key, Live, Presence
 
 __all__ = ["observe"]
@@ -38,11 +38,12 @@ async def _ask(
 ) -> Mapping[Key, Live]:
     if target is None:
         return _unknown(keys, f"there is no target {name} in this environment")
+    limit_s = target.observe_s if isinstance(target, Patient) else _TIMEOUT_S
     try:
-        async with asyncio.timeout(_TIMEOUT_S):
+        async with asyncio.timeout(limit_s):
             found = await target.observe(keys)
     except TimeoutError:
-        return _unknown(keys, f"{name} did not answer in {_TIMEOUT_S:.0f} s")
+        return _unknown(keys, f"{name} did not answer in {limit_s:.0f} s")
     except Exception as error:  # noqa: BLE001  whatever went wrong, nothing was read
         return _unknown(keys, f"cannot observe {name}: {error}")
     return {**_unknown(keys, f"{name} said nothing about it"), **found}

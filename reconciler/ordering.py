@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from reconciler.store.values import Owned
-from reconciler.values import Action, Change, Key, Live, Presence, Unit
+from reconciler.values import Action, Change, Key, Live, Presence, Preview, Unit
 
 __all__ = ["DRIFTED", "Blocked", "Step", "Waits", "order", "seen"]
 
@@ -45,6 +45,8 @@ class Step:
     """Its row of the inventory: a delete needs no other source."""
     after: tuple[Key, ...] = ()
     """Steps of this plan that must succeed first."""
+    preview: Preview | None = None
+    """What the target said that it would do, where it can say."""
 
     @property
     def key(self) -> Key:

@@ -27,6 +27,7 @@ from reconciler.holds import held, records
 from reconciler.observe import observe
 from reconciler.overlay import overlay
 from reconciler.plan import Plan, plan
+from reconciler.preview import preview
 from reconciler.render import Renderer
 from reconciler.resolve import Memo, resolve
 from reconciler.rollback import stood_in
@@ -62,7 +63,7 @@ class Pipeline:
     catalog: Catalog
     targets: dict[str, Target]
     clusters: Clusters | None = None
-    """Adds a target for each Kubernetes cluster."""
+    """Adds a target for each cluster, and for whatever makes clusters."""
     store: Store
     clock: Callable[[], datetime]
     mask: Callable[[str], str] = str
@@ -102,7 +103,7 @@ class Pipeline:
         with self._describing:
             desired = self.desire(tree)
             resolved = resolve(desired, self.catalog, memo=self._resolved)
-            return desired, self._renderer.render(resolved)
+            return desired, self._renderer.render(resolved, self.catalog)
 
     async def compare(
         self,
@@ -134,7 +135,7 @@ class Pipeline:
             ),
             inputs={"commit": commit.sha, **inputs},
         )
-        return made, observed
+        return await preview(self.targets, made, self.mask), observed
 
     async def execute(
         self, made: Plan, journal: Journal, *, actor: str, progress: Progress

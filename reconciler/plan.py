@@ -17,7 +17,16 @@ import orjson
 
 from reconciler.ordering import DRIFTED, Blocked, Step, Waits, order, seen
 from reconciler.store.values import Owned, Ownership
-from reconciler.values import Action, Change, Commit, Key, Live, Presence, Unit
+from reconciler.values import (
+    Action,
+    Change,
+    Commit,
+    Key,
+    Live,
+    Presence,
+    Preview,
+    Unit,
+)
 from schemas.environment import EnvironmentSpec
 from schemas.objects import Ref
 
@@ -30,6 +39,7 @@ __all__ = [
     "Waits",
     "deletion_token",
     "plan",
+    "previewed",
 ]
 
 PLAN_VERSION = 1
@@ -66,15 +76,18 @@ class Plan:
 
         Integers, strings and lists only, keys in ASCII: sorted orjson is RFC 8785.
         """
-        document = self.document()
+        document = self.document(why=False)
         document["blocked"] = [
             [str(item.key), item.action, item.waits] for item in self.blocked
         ]
         document["drift"] = [str(item.key) for item in self.drift]
         return orjson.dumps(document, option=orjson.OPT_SORT_KEYS)
 
-    def document(self) -> dict[str, object]:
-        """The plan as JSON data: what the comment, the console and agents read."""
+    def document(self, *, why: bool = True) -> dict[str, object]:
+        """The plan as JSON data: what the comment, the console and agents read.
+
+        ``why``: with the words of whoever refused, which name the moment.
+        """
         return {
             "version": PLAN_VERSION,
             "environment": self.environment,
@@ -90,6 +103,7 @@ class Plan:
                     "uid": step.change.uid,
                     "liveVersion": step.change.version,
                     "dependsOn": [str(key) for key in step.after],
+                    "preview": step.preview and step.preview.document(why=why),
                 }
                 for step in self.steps
             ],
@@ -139,7 +153,7 @@ def plan(
             continue
         if step.reason == DRIFTED:
             drift.append(Drift(key=key, detail=seen(observed, key).detail or DRIFTED))
-        waits = _waits(step, seen(observed, key), held, settings)
+        waits = _waits(step, observed, held, settings)
         if waits is None:
             steps[key] = step
         else:
@@ -164,6 +178,22 @@ def plan(
         inputs=dict(inputs) | {"live": _live_digest(observed)},
     )
     return replace(made, digest=hashlib.sha256(made.canonical()).hexdigest())
+
+
+def previewed(made: Plan, previews: Mapping[Key, Preview]) -> Plan:
+    """The plan with what targets said of its steps; they are part of its digest."""
+    if not previews:
+        return made
+    steps = tuple(replace(s, preview=previews.get(s.key)) for s in made.steps)
+    lines = [
+        f"{key} {orjson.dumps(item.document(why=False)).decode()}"
+        for key, item in sorted(previews.items())
+    ]
+    digest = hashlib.sha256("\n".join(lines).encode()).hexdigest()
+    whole = replace(
+        made, steps=steps, inputs=dict(made.inputs) | {"previews": digest}, digest=""
+    )
+    return replace(whole, digest=hashlib.sha256(whole.canonical()).hexdigest())
 
 
 def deletion_token(refs: Iterable[Ref]) -> str:
@@ -218,11 +248,16 @@ def _settled(mine: Owned) -> bool:
 
 def _waits(
     step: Step,
-    live: Live,
+    observed: Mapping[Key, Live],
     held: Mapping[Key, tuple[Waits, str]],
     settings: EnvironmentSpec,
 ) -> tuple[Waits, str] | None:
+    live = seen(observed, step.key)
     if live.presence is Presence.UNKNOWN:
+        for key in step.change.unit.after if step.change.unit else ():
+            # A place that is not made yet cannot be read, and nothing is wrong.
+            if seen(observed, key).presence is Presence.ABSENT:
+                return Waits.DEPENDS, f"it needs {key.ref}, which is not there yet"
         return Waits.UNREADABLE, live.detail or "its state could not be read"
     if step.key in held:
         return held[step.key]

@@ -15,9 +15,10 @@ from functools import partial
 from typing import TypeVar
 
 from reconciler.values import Desired, Key, Rendered, Resolved, Unit
-from renderers import gateway, kubernetes, local
+from renderers import gateway, kubernetes, local, terraform
 from schemas.access import ApiKey, Project
-from schemas.cluster import Cluster
+from schemas.catalog import Catalog
+from schemas.cluster import CLOUDS, Cluster
 from schemas.endpoint import Endpoint
 from schemas.kinds import references
 from schemas.model import Model
@@ -25,7 +26,10 @@ from schemas.objects import DEFAULT_PROJECT, FoundryObject, Ref
 from schemas.resolution import Resolution
 from schemas.route import Provider, Route
 
-__all__ = ["Renderer"]
+__all__ = ["MAKERS", "Renderer", "cluster_target", "maker_of", "render_made"]
+
+MAKERS = frozenset({"terraform"})
+"""Targets that hold clusters; whatever runs on one comes after it."""
 
 T = TypeVar("T", bound=FoundryObject)
 
@@ -38,10 +42,10 @@ class Renderer:
     """Objects rendered so far; a second look at the same values adds none."""
     _memo: dict[Key, tuple[tuple[object, ...], Unit]] = field(default_factory=dict)
 
-    def render(self, resolved: Resolved) -> Rendered:
+    def render(self, resolved: Resolved, catalog: Catalog) -> Rendered:
         """One unit for each object and target; raises nothing that a plan can heal."""
         units: dict[Key, Unit] = {}
-        for key, inputs, make in _parts(resolved):
+        for key, inputs, make in _parts(resolved, catalog):
             known = self._memo.get(key)
             if known is None or not _same(known[0], inputs):
                 content = make()
@@ -68,7 +72,7 @@ def _same(one: tuple[object, ...], other: tuple[object, ...]) -> bool:
 Part = tuple[Key, tuple[object, ...], Callable[[], bytes]]
 
 
-def _parts(resolved: Resolved) -> Iterator[Part]:
+def _parts(resolved: Resolved, catalog: Catalog) -> Iterator[Part]:
     """(key, everything its bytes depend on, how to make them)."""
     desired = resolved.desired
     environment = desired.environment
@@ -84,6 +88,8 @@ def _parts(resolved: Resolved) -> Iterator[Part]:
     for ref, item in desired.objects.items():
         key = Key("gateway", ref)
         match item:
+            case Cluster() if (maker := maker_of(item)) is not None:
+                yield Key(maker, ref), (item,), partial(render_made, item, catalog)
             case Endpoint():
                 yield from _endpoint(item, desired, resolved.resolutions[ref])
             case Provider():
@@ -151,6 +157,7 @@ def _placed(unit: Unit, resolved: Resolved, by_ref: Mapping[Ref, list[Key]]) -> 
         # Its own processes, wherever they run.
         after = [other for other in by_ref[key.ref] if other != key]
     else:
+        place = place_of(key)
         named = {resolve_ref(desired, ref) for _, ref in references(item)}
         after = [
             other
@@ -158,6 +165,8 @@ def _placed(unit: Unit, resolved: Resolved, by_ref: Mapping[Ref, list[Key]]) -> 
             for other in by_ref.get(ref, ())
             if other.target == key.target
         ]
+        if place is not None:
+            after += [k for k in by_ref.get(place, ()) if k.target in MAKERS]
     return replace(unit, after=tuple(sorted(after)))
 
 
@@ -179,6 +188,22 @@ def cluster_target(cluster: Cluster) -> str:
     if cluster.spec.provider == "local":
         return "local"
     return f"kubernetes/{cluster.metadata.project}/{cluster.metadata.name}"
+
+
+def maker_of(cluster: Cluster) -> str | None:
+    """The target that makes a cluster; None where somebody else did."""
+    return "terraform" if cluster.spec.provider in CLOUDS else None
+
+
+def render_made(cluster: Cluster, catalog: Catalog) -> bytes:
+    """What the maker of a cluster is asked to hold."""
+    return terraform.render_cluster(cluster, catalog)
+
+
+def place_of(key: Key) -> Ref | None:
+    """The Cluster that a key's target is; None where it is this machine."""
+    kind, _, where = key.target.partition("/")
+    return Ref("Cluster", *where.split("/")) if kind == "kubernetes" else None
 
 
 def cluster_of(desired: Desired, item: Endpoint, resolution: Resolution) -> Cluster:

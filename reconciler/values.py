@@ -28,6 +28,7 @@ __all__ = [
     "Outcome",
     "OutcomeKind",
     "Presence",
+    "Preview",
     "Rendered",
     "Resolution",
     "Resolved",
@@ -164,6 +165,8 @@ class Live:
     """Why it is not healthy, why it is unknown, or what drifted."""
     writer: str = ""
     """Who else wrote it last, where the target can tell."""
+    says: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    """What it tells of itself: a cluster's address, pools, identities. No secret."""
 
 
 class Action(StrEnum):
@@ -187,6 +190,27 @@ class Change:
     uid: str = ""
     version: str = ""
     """The live object this was decided on; a target refuses when it moved."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preview:
+    """What a target says that a change would do, before anybody approves it."""
+
+    summary: str
+    changes: tuple[str, ...] = ()
+    """Each thing with what becomes of it; names, never values."""
+    disruption: tuple[str, ...] = ()
+    """What those who use it will notice meanwhile."""
+    refused: str = ""
+    """Why the target would not do it at all."""
+
+    def document(self, *, why: bool = True) -> dict[str, object]:
+        return {
+            "summary": self.summary,
+            "changes": list(self.changes),
+            "disruption": list(self.disruption),
+            "refused": self.refused if why else bool(self.refused),
+        }
 
 
 class OutcomeKind(StrEnum):

@@ -6,7 +6,7 @@ that no form can say more than another.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 __all__ = ["markdown", "outcomes", "status", "text", "tree", "why"]
@@ -20,10 +20,10 @@ _NOTHING = "Nothing to do."
 def text(plan: Data) -> str:
     """For a terminal."""
     lines = [_headline(plan)]
-    lines += [
-        f"  {_SIGNS[step['action']]} {step['action']:<7}{step['key']}  ({step['reason']})"
-        for step in _by_risk(plan["steps"])
-    ]
+    for step in _by_risk(plan["steps"]):
+        sign, action = _SIGNS[step["action"]], step["action"]
+        lines.append(f"  {sign} {action:<7}{step['key']}  ({step['reason']})")
+        lines += [f"      {line}" for line in _preview(step)]
     if plan["blocked"]:
         lines.append("Held back:")
         lines += [
@@ -52,12 +52,25 @@ def markdown(plan: Data) -> str:
                 f"| {action} | {_cell(ref)} | {target} | {_cell(step['reason'])} |"
             )
         lines.append("")
+    for step in _by_risk(plan["steps"]):
+        if below := list(_preview(step)):
+            lines += [f"- {_cell(step['key'])}:", *(f"  - {_cell(b)}" for b in below)]
     for item in plan["blocked"]:
         lines.append(f"- held back: {_cell(item['key'])}: {_cell(item['detail'])}")
     for item in plan["drift"]:
         lines.append(f"- drifted: {_cell(item['key'])}: {_cell(item['detail'])}")
     lines += ["", f"Plan `{plan['digest']}` of commit `{plan['commit']}`", ""]
     return "\n".join(lines)
+
+
+def _preview(step: Data) -> Iterator[str]:
+    """What a target said of a step: what it means for people, then each thing."""
+    found = step.get("preview")
+    if not found:
+        return
+    yield f"refused: {found['refused']}" if found["refused"] else found["summary"]
+    yield from found["disruption"]
+    yield from found["changes"]
 
 
 def _headline(plan: Data) -> str:

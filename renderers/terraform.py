@@ -30,6 +30,7 @@ __all__ = [
     "INTENT",
     "UNIT",
     "Module",
+    "name_in_cloud",
     "our_module",
     "read_manifest",
     "render_cluster",
@@ -175,7 +176,7 @@ def _json(data: Json) -> bytes:
 def _aws(cluster: Cluster, catalog: Catalog) -> Json:
     spec, network = cluster.spec, cluster.spec.network
     variables: Json = {
-        "name": _name_in_cloud(cluster),
+        "name": name_in_cloud(cluster),
         "region": spec.region,
         "kubernetes_version": _minor(spec.version),
         "node_pools": {
@@ -201,7 +202,7 @@ def _aws(cluster: Cluster, catalog: Catalog) -> Json:
 def _azure(cluster: Cluster, catalog: Catalog) -> Json:
     spec, network = cluster.spec, cluster.spec.network
     variables: Json = {
-        "name": _name_in_cloud(cluster),
+        "name": name_in_cloud(cluster),
         "location": spec.region,
         "kubernetes_version": _minor(spec.version),
         "node_pools": {
@@ -237,7 +238,7 @@ def _pool(pool: NodePool, catalog: Catalog) -> Json:
     }
 
 
-def _name_in_cloud(cluster: Cluster) -> str:
+def name_in_cloud(cluster: Cluster) -> str:
     """One name for each project's cluster: two of one account never meet."""
     project, name = cluster.metadata.project, cluster.metadata.name
     if project == DEFAULT_PROJECT:

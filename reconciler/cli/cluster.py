@@ -1,30 +1,31 @@
-"""Verbs about clusters in a cloud: status, upgrade, kubeconfig."""
+"""Verbs about clusters that bud makes: status, upgrade, kubeconfig."""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-import os
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import click
 import yaml
 
 from reconciler.cli.context import Context, pass_context
-from reconciler.foundry import files_of, home_of, now
+from reconciler.clusters import Maker
+from reconciler.daemon_http import ask_daemon
+from reconciler.foundry import files_of, home_of, makers_of
 from reconciler.load import load
 from reconciler.overlay import overlay
+from reconciler.render import maker_of, render_made
 from reconciler.secrets import read_credential
-from reconciler.targets.terraform import TerraformTarget, open_terraform
-from reconciler.targets.terraform.credentials import parse_credentials
-from reconciler.targets.terraform.kubeconfig import eks_kubeconfig, eks_token
-from reconciler.values import Action, Change, Commit, Key, Presence, Unit
-from renderers.terraform import render_cluster
+from reconciler.targets.base import Previewing
+from reconciler.targets.kubernetes import Client
+from reconciler.values import Action, Change, Commit, Health, Key, Live, Presence, Unit
 from schemas.catalog import catalog
-from schemas.cluster import CLOUDS, Cluster
-from schemas.errors import PermanentError, TemporaryError
-from schemas.objects import DEFAULT_PROJECT, Credential, Ref
+from schemas.cluster import Cluster
+from schemas.errors import FoundryError, PermanentError, TemporaryError
+from schemas.objects import DEFAULT_PROJECT, Ref
 
 __all__ = ["COMMANDS"]
 
@@ -35,53 +36,119 @@ project_option = click.option("--project", default=DEFAULT_PROJECT, show_default
 
 @click.group()
 def cluster() -> None:
-    """Clusters that bud makes in a cloud."""
+    """Clusters that bud makes: in a cloud, or of one's own machines."""
 
 
 @cluster.command()
 @pass_context
 def status(context: Context) -> int:
-    """Show every cluster in a cloud: what lives, how it is, where it answers."""
-    target, keys = _target(context), _declared(context)
-    lives = asyncio.run(target.observe(keys))
-    rows = []
-    for key, live in lives.items():
-        row = {
-            "cluster": str(key.ref),
-            "declared": key in keys,
-            "presence": live.presence.value,
-            "health": live.health.value,
-            "detail": live.detail,
-        }
-        if live.presence is Presence.PRESENT:
-            row |= {"says": dict(asyncio.run(target.outputs(key)))}
-        rows.append(row)
+    """Show every cluster: what lives, how it is, where it answers."""
+    rows = asyncio.run(_rows(context))
     lines = [
-        f"{row['cluster']}  {row['presence']}  {row['health']}"
+        f"{row['cluster']}  {row['state']}"
         + (f"  {row['detail']}" if row["detail"] else "")
+        + (f"\n  {row['doing']}" if row["doing"] else "")
         for row in rows
     ]
-    context.show(rows, "\n".join(lines) or "no cluster in a cloud")
-    bad = {Presence.UNKNOWN.value}
-    return 1 if any(row["presence"] in bad for row in rows) else 0
+    context.show(rows, "\n".join(lines) or "bud makes no cluster here")
+    return 1 if any(row["state"] in {"unknown", "unreachable"} for row in rows) else 0
+
+
+async def _rows(context: Context) -> list[dict[str, Any]]:
+    declared, makers = _declared(context), _makers(context)
+    wanted = {maker_of(item) for item in declared.values()}
+    daemon = await ask_daemon(home_of(*_place(context)).daemon) or {"steps": {}}
+    rows = []
+    for name, open_maker in makers.items():
+        if name not in wanted:
+            continue
+        maker = open_maker()
+        mine = [Key(name, r) for r, item in declared.items() if maker_of(item) == name]
+        for key, live in sorted((await maker.observe(mine)).items()):
+            item = declared.get(key.ref)
+            state, detail = await _state(live, maker, item)
+            rows.append(
+                {
+                    "cluster": str(key.ref),
+                    "declared": item is not None,
+                    "state": state,
+                    "detail": detail,
+                    "doing": daemon["steps"].get(str(key), ""),
+                    "says": dict(live.says),
+                }
+            )
+    return rows
+
+
+async def _state(live: Live, maker: Maker, item: Cluster | None) -> tuple[str, str]:
+    """One word for what a person does next, and why."""
+    if live.presence is not Presence.PRESENT:
+        return live.presence.value, live.detail
+    if live.health is Health.DEGRADED:
+        state, _, detail = live.detail.partition(": ")
+        return state, detail
+    if item is None:
+        return "not declared", live.detail
+    try:
+        found = await maker.kubeconfig(item)
+        if found is None:
+            return "unreachable", "it does not say where it answers"
+        client = Client(_constant(found), token=partial(maker.token, item))
+        async with client:
+            version = (await client.request("GET", "/version"))["gitVersion"]
+    except FoundryError as error:
+        return "unreachable", error.args[0]
+    return "ready", f"Kubernetes {version}"
+
+
+def _constant(found: Mapping[str, Any]) -> Any:
+    async def read() -> Mapping[str, Any]:
+        return found
+
+    return read
 
 
 @cluster.command()
 @click.argument("name")
 @click.option("--to", "version", required=True, help="A minor version, such as 1.33.")
+@click.option(
+    "--plan", is_flag=True, help="The default: an upgrade is a change in git."
+)
 @project_option
 @pass_context
-def upgrade(context: Context, name: str, version: str, project: str) -> int:
+def upgrade(
+    context: Context,
+    name: str,
+    version: str,
+    project: str,
+    plan: bool,  # noqa: FBT001
+) -> int:
     """Show what moving to a version would do; it writes nothing.
 
     The upgrade itself is a change of `version` in git, planned and applied like any.
     """
-    target, item = _target(context), _find(context, project, name)
+    del plan
+    item, maker = _find(context, project, name)
     moved = item.model_copy(
         update={"spec": item.spec.model_copy(update={"version": version})}
     )
-    key, content = Key("terraform", item.ref), render_cluster(moved, catalog())
-    live = asyncio.run(target.health(key))
+    summary = asyncio.run(_preview(maker, moved))
+    context.show(
+        summary.document(),
+        "\n".join(
+            [
+                *summary.changes,
+                *(f"note: {n}" for n in summary.disruption),
+                summary.summary,
+            ]
+        ),
+    )
+    return 3 if summary.changes else 0
+
+
+async def _preview(maker: Maker, item: Cluster) -> Any:
+    key, content = Key(maker.name, item.ref), render_made(item, catalog())
+    live = await maker.health(key)
     if live.presence is not Presence.PRESENT:
         raise TemporaryError(f"cannot plan the upgrade of {key}: it is {live.presence}")
     digest = hashlib.sha256(content).hexdigest()
@@ -92,18 +159,10 @@ def upgrade(context: Context, name: str, version: str, project: str) -> int:
         uid=live.uid,
         version=live.version,
     )
-    summary = asyncio.run(target.preview(change))
-    pools = [p.name for p in item.spec.node_pools if p.capacity]
-    notes = [
-        "the API answers throughout; the control plane is not changed back afterwards",
-        f"nodes of {', '.join(pools)} are drained and replaced one at a time",
-    ]
-    rows = [str(each) for each in summary.changes]
-    context.show(
-        {"changes": rows, "disruption": notes, "digest": summary.digest},
-        "\n".join([*rows, *(f"note: {note}" for note in notes), str(summary)]),
+    assert isinstance(maker, Previewing), (
+        "whatever makes clusters says what it would do"
     )
-    return 3 if summary.changes else 0
+    return await maker.preview(change)
 
 
 @cluster.command()
@@ -111,54 +170,56 @@ def upgrade(context: Context, name: str, version: str, project: str) -> int:
 @project_option
 @pass_context
 def kubeconfig(context: Context, name: str, project: str) -> None:
-    """Print a kubeconfig that is good for 15 minutes."""
-    item = _find(context, project, name)
-    if item.spec.provider != "aws-eks":
-        raise PermanentError(
-            f"cannot sign a token for {name}: {item.spec.provider} has people log in",
-            hint=f"use `az aks get-credentials --name {name}`, then `kubelogin`",
-        )
-    target = _target(context)
-    said: Any = asyncio.run(target.outputs(Key("terraform", item.ref))).get("cluster")
-    if not said:
+    """Print a kubeconfig that is good for minutes."""
+    item, maker = _find(context, project, name)
+
+    async def ask() -> tuple[Mapping[str, Any] | None, str | None]:
+        found = await maker.kubeconfig(item)
+        return found, None if found is None else await maker.token(item)
+
+    found, token = asyncio.run(ask())
+    if found is None:
         raise TemporaryError(f"cannot reach {name}: it is not made yet")
-    held: Mapping[str, str] = target.backend.secrets
-    if item.spec.credentials is not None:
-        held = parse_credentials(target.credentials(item.spec.credentials))
-    token = eks_token(said["name"], said["region"], held, now())
-    config = eks_kubeconfig(said, token)
+    if token is None:
+        raise PermanentError(
+            f"cannot print a kubeconfig of {name}: it holds a key that does not end",
+            hint="make an account of your own there",
+        )
+    (user,) = found["users"]
+    config = {**found, "users": [{**user, "user": {"token": token}}]}
     context.show(config, yaml.safe_dump(config, sort_keys=False).rstrip())
 
 
-def _declared(context: Context) -> list[Key]:
+def _declared(context: Context) -> Mapping[Ref, Cluster]:
     desired = overlay(load(context.repo, _UNNAMED), context.environment)
-    return [
-        Key("terraform", ref)
+    return {
+        ref: item
         for ref, item in desired.objects.items()
-        if isinstance(item, Cluster) and item.spec.provider in CLOUDS
-    ]
+        if isinstance(item, Cluster) and maker_of(item) is not None
+    }
 
 
-def _find(context: Context, project: str, name: str) -> Cluster:
-    desired = overlay(load(context.repo, _UNNAMED), context.environment)
-    found = desired.objects.get(Ref("Cluster", project, name))
-    if not isinstance(found, Cluster) or found.spec.provider not in CLOUDS:
-        known = ", ".join(key.ref.name for key in _declared(context))
+def _find(context: Context, project: str, name: str) -> tuple[Cluster, Maker]:
+    declared = _declared(context)
+    found = declared.get(Ref("Cluster", project, name))
+    if found is None:
+        known = ", ".join(ref.name for ref in declared)
         raise PermanentError(
-            f"cannot find cluster {name!r} in a cloud",
+            f"cannot find cluster {name!r} among those that bud makes",
             hint=f"there is {known}" if known else "none is declared here",
         )
-    return found
+    return found, _makers(context)[maker_of(found) or ""]()
 
 
-def _target(context: Context) -> TerraformTarget:
-    home = home_of(context.repo, context.environment, context.state)
+def _place(context: Context) -> tuple[Any, str, str | None]:
+    return context.repo, context.environment, context.state
+
+
+def _makers(context: Context) -> Mapping[str, Any]:
+    home = home_of(*_place(context))
     files = files_of(context.repo, context.environment, home)
-
-    def read(credential: Credential) -> str:
-        return read_credential(credential, files)
-
-    return open_terraform(home.root, os.environ, read)
+    read = partial(read_credential, files=files)
+    return makers_of(home, context.environment, read)
 
 
 COMMANDS = [cluster]

@@ -28,10 +28,7 @@ def init(context: Context) -> None:
     """Make an identity and a vault key, where there are none yet."""
     files, vault = _places(context)
     recipient = files.initialise()
-    try:
-        key = vault.keys.current
-    except PermanentError:
-        key = vault.keys.make()
+    key = vault.keys.ensure()
     context.show(
         {"recipient": recipient, "identity": str(files.identity), "vaultKey": key},
         f"recipient {recipient}\nidentity  {files.identity} (keep a copy elsewhere)\n"
@@ -109,7 +106,7 @@ def verify(context: Context) -> int:
 def _places(context: Context) -> tuple[SopsFiles, Vault]:
     home = home_of(context.repo, context.environment, context.state)
     files = files_of(context.repo, context.environment, home)
-    return files, Vault(home.root / "vault")
+    return files, Vault(home.vault)
 
 
 COMMANDS = [secrets]

@@ -59,6 +59,12 @@ class LocalKeys:
         private_file(self._folder / _CURRENT, name.encode())
         return name
 
+    def ensure(self) -> str:
+        """The name of the key that wraps, made where there is none yet."""
+        if (self._folder / _CURRENT).exists():
+            return self.current
+        return self.make()
+
     @property
     def current(self) -> str:
         """The name of the key that wraps.

@@ -11,9 +11,9 @@ import asyncio
 from collections.abc import Callable, Collection, Mapping
 from typing import Protocol, runtime_checkable
 
-from reconciler.values import Change, Key, Live
+from reconciler.values import Change, Key, Live, Preview
 
-__all__ = ["Progress", "Supervising", "Target", "Watching"]
+__all__ = ["Patient", "Previewing", "Progress", "Supervising", "Target", "Watching"]
 
 Progress = Callable[[Key, str], None]
 """Told what a long call is doing, in words a person reads."""
@@ -58,6 +58,27 @@ class Target(Protocol):
     async def health(self, key: Key) -> Live:
         """Ask one object how it is, by a real request where it serves any."""
         ...
+
+
+@runtime_checkable
+class Previewing(Protocol):
+    """A target that can say what a change would do to the things below it."""
+
+    async def preview(self, change: Change) -> Preview:
+        """Say it, and write nothing.
+
+        Raises:
+            PermanentError, TemporaryError: it would refuse the change; as ``dry_run``.
+        """
+        ...
+
+
+@runtime_checkable
+class Patient(Protocol):
+    """A target that needs longer than others to look."""
+
+    @property
+    def observe_s(self) -> float: ...
 
 
 @runtime_checkable

@@ -12,7 +12,7 @@ import pytest
 
 from reconciler.clusters import Clusters
 from reconciler.observe import observe
-from reconciler.secrets import SopsFiles, read_credential
+from reconciler.secrets import SopsFiles, Vault, read_credential
 from reconciler.targets.base import Target
 from reconciler.values import Commit, Desired, Key, Presence
 from schemas.environment import Environment
@@ -57,7 +57,13 @@ def clusters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Clusters:
     read = partial(
         read_credential, files=SopsFiles(folder=tmp_path, identity=tmp_path / "age.key")
     )
-    return Clusters(tmp_path / "clusters.json", owner="test", read=read)
+    return Clusters(
+        tmp_path / "clusters.json",
+        owner="test",
+        read=read,
+        makers={},
+        vault=Vault(tmp_path / "vault"),
+    )
 
 
 @pytest.fixture

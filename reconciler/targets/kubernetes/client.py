@@ -9,6 +9,7 @@ where it must list again.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
 from http import HTTPStatus
 from types import TracebackType
 from typing import Any, Self
@@ -20,17 +21,26 @@ from reconciler.targets.kubernetes.manifests import FIELD_MANAGER, Json
 from reconciler.targets.kubernetes.transport import (
     ApiRefusal,
     Kubeconfig,
+    Token,
     Transport,
     refusal,
 )
 from schemas.errors import TemporaryError
 
-__all__ = ["Client", "Gone"]
+__all__ = ["Access", "Client", "Gone"]
 
 _PAGE = 500
 _IN_FLIGHT = 32
 # The server closes a watch on its own after this; ours ends first and starts anew.
 _WATCH_S = 300
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Access:
+    """How to reach a cluster of ours, asked anew whenever it is needed."""
+
+    kubeconfig: Kubeconfig
+    token: Token | None = None
 
 
 class Gone(Exception):
@@ -50,8 +60,12 @@ class Client:
         *,
         context: str | None = None,
         in_flight: int = _IN_FLIGHT,
+        token: Token | None = None,
     ) -> None:
-        self._transport = Transport(kubeconfig, context=context, in_flight=in_flight)
+        """``token`` is asked for each request, in place of the kubeconfig's own."""
+        self._transport = Transport(
+            kubeconfig, context=context, in_flight=in_flight, token=token
+        )
 
     @property
     def requests(self) -> int:

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from reconciler.render import cluster_target
-from reconciler.targets.kubernetes.client import Client
+from reconciler.targets.kubernetes.client import Access, Client
 from reconciler.targets.kubernetes.credentials import Credentials
 from reconciler.targets.kubernetes.helm import Renderer
 from reconciler.targets.kubernetes.target import KubernetesTarget
@@ -24,12 +24,18 @@ __all__ = ["connect"]
 
 
 def connect(
-    cluster: Cluster, *, owner: str, renderer: Renderer, credentials: Credentials
+    cluster: Cluster,
+    *,
+    owner: str,
+    renderer: Renderer,
+    credentials: Credentials,
+    access: Access | None = None,
 ) -> KubernetesTarget:
     """Make the target of ``cluster``; nothing is read or asked before its first use.
 
     ``owner`` is the environment: two of them on one cluster never see each other's
     objects. A kubeconfig that cannot be read makes the cluster unknown, not empty.
+    ``access`` is how to reach a cluster that we made ourselves.
     """
 
     async def kubeconfig() -> Mapping[str, Any]:
@@ -45,7 +51,9 @@ def connect(
 
     return KubernetesTarget(
         cluster_target(cluster),
-        Client(kubeconfig),
+        Client(kubeconfig)
+        if access is None
+        else Client(access.kubeconfig, token=access.token),
         renderer,
         owner=owner,
         credentials=credentials,

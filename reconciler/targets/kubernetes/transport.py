@@ -28,10 +28,13 @@ from kubernetes.aio.config.config_exception import ConfigException
 from reconciler.targets.kubernetes.manifests import Json
 from schemas.errors import PermanentError, TemporaryError
 
-__all__ = ["ApiRefusal", "Kubeconfig", "Transport", "refusal"]
+__all__ = ["ApiRefusal", "Kubeconfig", "Token", "Transport", "refusal"]
 
 Kubeconfig = Callable[[], Awaitable[Mapping[str, Any]]]
 """Reads a kubeconfig, decrypted in memory, when the cluster is first asked."""
+
+Token = Callable[[], Awaitable[str | None]]
+"""A bearer token that is good now; None where the kubeconfig says who we are."""
 
 _TIMEOUT_S = 30.0
 _CONNECT_S = 10.0
@@ -61,9 +64,14 @@ class Transport:
     """``requests`` and ``writes`` count what was sent; a dry run is no write."""
 
     def __init__(
-        self, kubeconfig: Kubeconfig, *, context: str | None, in_flight: int
+        self,
+        kubeconfig: Kubeconfig,
+        *,
+        context: str | None,
+        in_flight: int,
+        token: Token | None = None,
     ) -> None:
-        self._kubeconfig, self._context = kubeconfig, context
+        self._kubeconfig, self._context, self._token = kubeconfig, context, token
         self._slots = asyncio.Semaphore(in_flight)
         self._opening = asyncio.Lock()
         self._opened: tuple[Configuration, aiohttp.ClientSession] | None = None
@@ -143,7 +151,9 @@ class Transport:
         if content_type is not None and data is not None:
             headers["Content-Type"] = content_type
         token = (await configuration.auth_settings()).get("BearerToken")
-        if token is not None:
+        if self._token is not None and (made := await self._token()) is not None:
+            headers["Authorization"] = f"Bearer {made}"
+        elif token is not None:
             headers["Authorization"] = str(token["value"])
         response = await session.request(
             method,

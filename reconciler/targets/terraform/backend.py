@@ -6,6 +6,7 @@ machine's disk: it is pulled into memory, and it can hold secrets.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import re
 from collections.abc import Mapping
@@ -36,6 +37,8 @@ class Backend:
     """Its arguments; a credential among them is a profile or a file, never a value."""
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
     """What bud itself holds: for states, and for clusters that name nothing else."""
+
+    _opening: asyncio.Lock = field(default_factory=asyncio.Lock, repr=False)
 
     async def workspaces(self) -> frozenset[str]:
         """The names of all states there are.
@@ -74,6 +77,10 @@ class Backend:
         return done
 
     async def _initialise(self) -> None:
+        async with self._opening:  # two at once lock each other out
+            await self._open()
+
+    async def _open(self) -> None:
         text = orjson.dumps({"terraform": {"backend": self.settings}})
         digest = hashlib.sha256(text).hexdigest()
         mark = self.folder / "initialised"

@@ -27,6 +27,7 @@ __all__ = ["PLAN_S", "READ_S", "Command", "Finished", "Line", "orphan"]
 READ_S = 300.0
 """State reads and inits: seconds; minutes only where a backend hangs."""
 PLAN_S = 900.0
+PARALLEL = os.cpu_count() or 1
 WRITE_S = 5400.0
 """An EKS cluster takes 10 to 15 minutes, a node group up to 30, and they queue."""
 _POLL_S = 0.2
@@ -62,6 +63,8 @@ class Command:
     """Where the providers are: nothing is ever fetched from a registry."""
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
     """What passes from the surroundings: proxies, trust, endpoints."""
+    room: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(PARALLEL))
+    """For what reads: a provider takes a core and half a GiB while it compares."""
 
     def prepare(self) -> None:
         """Write the tool's own configuration: one mirror, listed providers."""
@@ -84,26 +87,28 @@ class Command:
         timeout_s: float = READ_S,
     ) -> Finished:
         """Run what changes nothing outside ``folder``; its output stays in memory."""
-        process = await asyncio.create_subprocess_exec(
-            self._binary(),
-            *arguments,
-            cwd=folder,
-            env=self._environment(secrets, workspace),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-        )
-        try:
-            async with asyncio.timeout(timeout_s):
-                out, err = await process.communicate()
-        except TimeoutError as error:
-            raise TemporaryError(
-                f"cannot run terraform {arguments[0]}: no answer in {timeout_s:.0f} s"
-            ) from error
-        finally:
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
+        async with self.room:
+            process = await asyncio.create_subprocess_exec(
+                self._binary(),
+                *arguments,
+                cwd=folder,
+                env=self._environment(secrets, workspace),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+            )
+            try:
+                async with asyncio.timeout(timeout_s):
+                    out, err = await process.communicate()
+            except TimeoutError as error:
+                raise TemporaryError(
+                    f"cannot run terraform {arguments[0]}: "
+                    f"no answer in {timeout_s:.0f} s"
+                ) from error
+            finally:
+                if process.returncode is None:
+                    process.kill()
+                    await process.wait()
         code = process.returncode
         assert code is not None, "it has ended"
         text = Mask(secrets.values())(err.decode(errors="replace"))

@@ -45,6 +45,7 @@ _SURROUNDINGS = frozenset(
         "AWS_CA_BUNDLE",
         "AWS_EC2_METADATA_DISABLED",
         "AWS_ENDPOINT_URL",
+        "AZURE_AUTHORITY_HOST",
         "HTTPS_PROXY",
         "HTTP_PROXY",
         "NO_PROXY",

@@ -24,13 +24,25 @@ __all__ = ["open_terraform"]
 # Backends that lock, or whose files do: two writers at once lose a cluster.
 _LOCKING = frozenset({"azurerm", "gcs", "local", "pg", "s3"})
 
+# Which argument says where a backend keeps its states, and ours within it.
+_PLACE = {
+    "azurerm": ("key", "{0}/{1}"),
+    "gcs": ("prefix", "{0}/{1}"),
+    "pg": ("schema_name", "{0}_{1}"),
+    "s3": ("workspace_key_prefix", "{0}/{1}"),
+}
+
 
 def open_terraform(
     root: Path,
     environment: Mapping[str, str],
     credentials: Callable[[Credential], str],
+    *,
+    owner: str,
 ) -> TerraformTarget:
     """``root`` is the folder of the foundry's state; nothing is run yet.
+
+    ``owner`` is the environment: two of them at one backend never share a state.
 
     Raises:
         PermanentError: the backend is not JSON, or does not lock.
@@ -47,13 +59,15 @@ def open_terraform(
     backend = Backend(
         command=command,
         folder=folder / "backend",
-        settings=_settings(environment.get("BUD_TERRAFORM_BACKEND"), folder),
+        settings=_settings(environment.get("BUD_TERRAFORM_BACKEND"), folder, owner),
         secrets=ambient(environment, own=True),
     )
     return TerraformTarget(backend=backend, credentials=credentials)
 
 
-def _settings(text: str | None, folder: Path) -> Mapping[str, Mapping[str, object]]:
+def _settings(
+    text: str | None, folder: Path, owner: str
+) -> Mapping[str, Mapping[str, object]]:
     if not text:
         return {"local": {"workspace_dir": str(folder / "states")}}
     try:
@@ -67,6 +81,9 @@ def _settings(text: str | None, folder: Path) -> Mapping[str, Mapping[str, objec
         settings.get("use_lockfile") or "dynamodb_table" in settings
     ):
         raise _refused("s3 without use_lockfile does not lock")
+    if kind in _PLACE:
+        name, form = _PLACE[kind]
+        settings[name] = form.format(settings.get(name, "bud"), owner)
     return {kind: settings}
 
 

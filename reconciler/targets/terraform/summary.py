@@ -14,6 +14,7 @@ from typing import Any
 
 import orjson
 
+from reconciler.values import Preview
 from schemas.errors import PermanentError
 
 __all__ = ["ResourceChange", "Summary", "refuse_code", "summarise"]
@@ -42,11 +43,41 @@ _HEARTS = frozenset(
 )
 
 
+# What those who use a cluster notice of a change to one of its parts.
+_POOL = {
+    "update": "its nodes are drained and replaced one at a time",
+    "replace": "new nodes come first, then the old ones are drained",
+    "delete": "its nodes are drained and go; what runs there needs room elsewhere",
+}
+_CONTROL_PLANE = {
+    "update": "the API answers throughout, and never goes back to the version before",
+    "replace": "the cluster and all that runs on it are gone, and another is made",
+    "delete": "the cluster and all that runs on it are gone",
+}
+_NOTICED = {
+    "aws_eks_cluster": _CONTROL_PLANE,
+    "aws_eks_node_group": _POOL,
+    "azurerm_kubernetes_cluster": _CONTROL_PLANE,
+    "azurerm_kubernetes_cluster_node_pool": _POOL,
+}
+# An update moves nodes only when one of these does; a size or a label does not.
+_VERSIONS = frozenset(
+    {
+        "kubernetes_version",
+        "launch_template",
+        "orchestrator_version",
+        "release_version",
+        "version",
+    }
+)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
 class ResourceChange:
     address: str
     action: str
     """create, update, delete or replace."""
+    kind: str = ""
     attributes: tuple[str, ...] = ()
     """Top-level attributes that change, without their values."""
     heart: bool = False
@@ -75,6 +106,22 @@ class Summary:
         """Changes that the cluster would not survive."""
         lost = {"delete", "replace"}
         return tuple(c for c in self.changes if c.heart and c.action in lost)
+
+    @property
+    def preview(self) -> Preview:
+        return Preview(
+            summary=str(self),
+            changes=tuple(str(change) for change in self.changes),
+            disruption=tuple(self._disruption()),
+        )
+
+    def _disruption(self) -> Iterator[str]:
+        for change in self.changes:
+            noticed = _NOTICED.get(change.kind, {})
+            if change.action == "update" and not _VERSIONS & {*change.attributes}:
+                continue
+            if change.action in noticed:
+                yield f"{change.address}: {noticed[change.action]}"
 
     def __str__(self) -> str:
         if not self.changes:
@@ -107,6 +154,7 @@ def _changes(resources: list[Json]) -> Iterator[ResourceChange]:
         yield ResourceChange(
             address=resource["address"],
             action=action,
+            kind=resource["type"],
             attributes=tuple(sorted(moved)) if action in {"update", "replace"} else (),
             heart=resource["type"] in _HEARTS,
         )

@@ -11,18 +11,22 @@ from __future__ import annotations
 import asyncio
 import shutil
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from typing import Any
 
 import orjson
 
 from reconciler.targets.base import Progress
 from reconciler.targets.precondition import check_precondition
 from reconciler.targets.terraform.backend import Backend
+from reconciler.targets.terraform.command import PLAN_S, READ_S
 from reconciler.targets.terraform.credentials import parse_credentials
+from reconciler.targets.terraform.kubeconfig import kubeconfig
 from reconciler.targets.terraform.roots import Root
 from reconciler.targets.terraform.state import State
 from reconciler.targets.terraform.summary import Summary
+from reconciler.targets.terraform.tokens import Tokens
 from reconciler.targets.terraform.view import (
     live_of,
     pin_of,
@@ -31,8 +35,15 @@ from reconciler.targets.terraform.view import (
     unknown,
     workspace_of,
 )
-from reconciler.values import Action, Change, Key, Live, Presence
-from renderers.terraform import UNIT, Module, our_module, read_manifest, root
+from reconciler.values import Action, Change, Key, Live, Presence, Preview
+from renderers.terraform import (
+    UNIT,
+    Module,
+    our_module,
+    read_manifest,
+    root,
+)
+from schemas.cluster import Cluster
 from schemas.errors import FoundryError, PermanentError, TemporaryError
 from schemas.objects import Credential
 from schemas.terraform import ModuleManifest
@@ -53,6 +64,15 @@ class _Look:
     drift: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class _Planned:
+    """A plan that was saved, and what it was decided on."""
+
+    pin: str
+    at: float
+    summary: Summary
+
+
 @dataclass(slots=True)
 class TerraformTarget:
     """``credentials`` turns a reference into its text; ``modules`` finds a module."""
@@ -63,7 +83,16 @@ class TerraformTarget:
     look_s: float = _LOOK_S
     name: str = "terraform"
     _looks: dict[str, _Look] = field(default_factory=dict)
+    _plans: dict[str, _Planned] = field(default_factory=dict)
+    _tokens: Tokens = field(default_factory=Tokens)
+    _watched: bool = False
+    """Whether somebody compares beside the line, so that a look need not."""
     _locks: dict[str, asyncio.Lock] = field(default_factory=dict)
+
+    @property
+    def observe_s(self) -> float:
+        """A comparison is a plan of its own; while watched, no look waits for one."""
+        return READ_S if self._watched else READ_S + PLAN_S
 
     async def observe(self, keys: Collection[Key]) -> Mapping[Key, Live]:
         try:
@@ -84,9 +113,12 @@ class TerraformTarget:
 
     async def dry_run(self, change: Change) -> None:
         """Save the plan that ``apply`` will run, and refuse what it must not do."""
-        await self.preview(change)
+        await self.summary(change)
 
-    async def preview(self, change: Change) -> Summary:
+    async def preview(self, change: Change) -> Preview:
+        return (await self.summary(change)).preview
+
+    async def summary(self, change: Change) -> Summary:
         """Save the plan of ``change``, and say what it would do to which resources.
 
         Raises:
@@ -98,7 +130,7 @@ class TerraformTarget:
             live, state = await self._check(change)
             if live.presence is Presence.ABSENT and change.action is Action.DELETE:
                 return Summary(changes=())
-            return await self._plan(change, live, state)
+            return await self._planned(change, live, state)
 
     async def apply(self, change: Change, progress: Progress) -> Live:
         async with self._alone(change.key):
@@ -127,26 +159,74 @@ class TerraformTarget:
         state = await self.backend.state(workspace_of(key))
         return {} if state is None else state.outputs
 
+    async def kubeconfig(self, cluster: Cluster) -> Mapping[str, Any] | None:
+        """Where ``cluster`` answers, without a key; None while it does not."""
+        key = Key(self.name, cluster.ref)
+        if workspace_of(key) not in await self.backend.workspaces():
+            return None
+        said = (await self.outputs(key)).get("cluster")
+        return kubeconfig(said) if isinstance(said, dict) else None
+
+    async def token(self, cluster: Cluster) -> str:
+        """Who we are there, for the next minutes."""
+        secrets = await asyncio.to_thread(self._secrets, cluster.spec.credentials)
+        return await self._tokens.get(
+            cluster, secrets, self.backend.command.environment
+        )
+
+    async def watch(self, moved: Callable[[], None], stop: asyncio.Event) -> None:
+        """Compare clusters with their cloud, so that no look has to wait for that."""
+        self._watched = True
+        try:
+            while not stop.is_set():
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(self.look_s):
+                        await stop.wait()
+                with suppress(FoundryError):  # the next look says what is wrong
+                    if not stop.is_set() and await self._compare_all():
+                        moved()
+        finally:
+            self._watched = False
+
     # Looking.
 
-    async def _observe(self, key: Key, found: frozenset[str]) -> Live:
+    async def _compare_all(self) -> bool:
+        """Whether any cluster strayed otherwise than at the last comparison."""
+        before = dict(self._looks)
+        found = await self.backend.workspaces()
+        keys = [Key(self.name, ref) for name in found if (ref := ref_of(name))]
+        await asyncio.gather(*(self._observe(key, found, again=True) for key in keys))
+        return any(
+            name in before and before[name].drift != look.drift
+            for name, look in self._looks.items()
+        )
+
+    async def _observe(
+        self, key: Key, found: frozenset[str], *, again: bool = False
+    ) -> Live:
         if workspace_of(key) not in found:
             return Live(key=key, presence=Presence.ABSENT)
         try:
-            return (await self._look(key))[0]
+            return (await self._look(key, again=again))[0]
         except FoundryError as error:
             return unknown(key, error)
 
-    async def _look(self, key: Key) -> tuple[Live, State | None]:
+    async def _look(
+        self, key: Key, *, again: bool = False
+    ) -> tuple[Live, State | None]:
         state = await self.backend.state(workspace_of(key))
-        drift = await self._drift(key, state) if state and state.whole else ()
+        drift: tuple[str, ...] = ()
+        if state and state.whole:
+            async with self._locks.setdefault(f"look {key}", asyncio.Lock()):
+                drift = await self._drift(key, state, again=again)
         return live_of(key, state, drift), state
 
-    async def _drift(self, key: Key, state: State) -> tuple[str, ...]:
+    async def _drift(self, key: Key, state: State, *, again: bool) -> tuple[str, ...]:
         """Compare with the cloud, unless that was done a moment ago."""
         workspace, now = workspace_of(key), asyncio.get_running_loop().time()
         seen = self._looks.get(workspace)
-        if seen and seen.serial == state.serial and now < seen.at + self.look_s:
+        known = seen is not None and seen.serial == state.serial and not again
+        if known and seen and (self._watched or now < seen.at + self.look_s):
             return seen.drift
         manifest = read_manifest(state.applied)
         module = self.modules(manifest.module)
@@ -192,6 +272,19 @@ class TerraformTarget:
             )
         return summary
 
+    async def _planned(
+        self, change: Change, live: Live, state: State | None
+    ) -> Summary:
+        """The plan of ``change``, made a moment ago or now."""
+        workspace, now = workspace_of(change.key), asyncio.get_running_loop().time()
+        pin = pin_of(change, live)
+        known = self._plans.get(workspace)
+        if known is not None and known.pin == pin and now < known.at + self.look_s:
+            return known.summary
+        summary = await self._plan(change, live, state)
+        self._plans[workspace] = _Planned(pin, now, summary)
+        return summary
+
     async def _run(
         self, change: Change, live: Live, state: State | None, progress: Progress
     ) -> None:
@@ -201,6 +294,7 @@ class TerraformTarget:
             summary = await self._plan(change, live, state)
             progress(change.key, f"applying: {summary}")
         self._looks.pop(made.workspace, None)
+        self._plans.pop(made.workspace, None)
         await made.apply(lambda line: tell(change.key, line, progress))
 
     async def _open(
@@ -232,10 +326,7 @@ class TerraformTarget:
         self, key: Key, purpose: str, content: bytes, module: Module
     ) -> Root:
         manifest = read_manifest(content)
-        secrets = dict(self.backend.secrets)
-        if manifest.credentials is not None:
-            # Its own and no others: a cluster never acts with what bud itself holds.
-            secrets = parse_credentials(self.credentials(manifest.credentials))
+        secrets = await asyncio.to_thread(self._secrets, manifest.credentials)
         workspace = workspace_of(key)
         made = Root(
             command=self.backend.command,
@@ -246,6 +337,12 @@ class TerraformTarget:
         )
         await made.prepare(root(content, module, dict(self.backend.settings)))
         return made
+
+    def _secrets(self, credentials: Credential | None) -> dict[str, str]:
+        if credentials is None:
+            return dict(self.backend.secrets)
+        # Its own and no others: a cluster never acts with what bud itself holds.
+        return parse_credentials(self.credentials(credentials))
 
     def _module(self, key: Key, content: bytes) -> Module:
         """The module that a unit means, which only this version of bud may know."""

@@ -58,6 +58,7 @@ def live_of(key: Key, state: State | None, drift: tuple[str, ...]) -> Live:
         version=f"{state.serial}-{strayed}" if drift else str(state.serial),
         health=health,
         detail=detail,
+        says=state.outputs,
     )
 
 

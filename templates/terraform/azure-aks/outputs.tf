@@ -9,7 +9,9 @@ output "cluster" {
     version        = azurerm_kubernetes_cluster.this.kubernetes_version
     endpoint       = "https://${coalesce(azurerm_kubernetes_cluster.this.private_fqdn, azurerm_kubernetes_cluster.this.fqdn)}:443"
     resource_group = azurerm_resource_group.this.name
-    location       = var.location
+    # Of that block everything is called sensitive; this is the public half of it.
+    certificate_authority = nonsensitive(azurerm_kubernetes_cluster.this.kube_config[0].cluster_ca_certificate)
+    location              = var.location
   }
 }
 

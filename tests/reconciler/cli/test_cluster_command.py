@@ -67,7 +67,7 @@ def test_status_shows_what_is_declared_and_not_made(
 ) -> None:
     result = bud(repo, "status")
     rows = json.loads(result.output)
-    assert [(row["cluster"], row["presence"]) for row in rows] == [
+    assert [(row["cluster"], row["state"]) for row in rows] == [
         ("Cluster/default/prod", "absent"),
         ("Cluster/default/west", "absent"),
     ]
@@ -79,7 +79,7 @@ def test_status_without_terraform_is_unknown_and_ends_with_1(
 ) -> None:
     monkeypatch.setenv("BUD_TERRAFORM", "/nonexistent/terraform")
     result = bud(repo, "status")
-    assert {row["presence"] for row in json.loads(result.output)} == {"unknown"}
+    assert {row["state"] for row in json.loads(result.output)} == {"unknown"}
     assert result.return_value == 1
 
 
@@ -96,9 +96,3 @@ def test_what_is_not_declared_is_an_error_that_names_what_is(repo: Path) -> None
     with pytest.raises(PermanentError, match="cannot find cluster 'none'") as caught:
         bud(repo, "kubeconfig", "none")
     assert "prod, west" in caught.value.hint
-
-
-def test_a_person_logs_in_to_aks(repo: Path) -> None:
-    with pytest.raises(PermanentError, match="has people log in") as caught:
-        bud(repo, "kubeconfig", "west")
-    assert "kubelogin" in caught.value.hint

@@ -72,7 +72,7 @@ async def test_a_cluster_is_made_strays_grows_and_is_deleted(
 
     # A GPU pool more, and one version up, in one change that keeps the cluster.
     bigger = world.unit(version="1.33", nodePools=[SYSTEM, H100])
-    summary = await target.preview(change(bigger, healed))
+    summary = await target.summary(change(bigger, healed))
     assert not summary.fatal
     assert summary.counts["delete"] == summary.counts["replace"] == 0
     grown = await target.apply(change(bigger, healed), silent)
