@@ -121,8 +121,8 @@ def test_a_cluster_goes_after_what_runs_there_and_not_before(team: Team) -> None
     assert team.plan()["steps"][1]["preview"]["changes"]
     assert team.apply() == {CLUSTER: "deleted", MODEL: "deleted"}
     assert team.states() == []
-    assert not list(team.state.rglob("*.sealed"))
     assert team.plan()["steps"] == []
+    assert not list(team.state.rglob("*.sealed"))
 
 
 def test_a_retained_cluster_stays_when_its_file_goes(team: Team) -> None:
