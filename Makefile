@@ -30,7 +30,8 @@ unit: .venv/test
 
 # Law 10 at every write point of an apply, where `make test` takes every twelfth.
 test-kill: .venv/test
-	BUD_KILL_STRIDE=1 $(PYTEST) --dist load tests/e2e/test_kill.py
+	BUD_KILL_STRIDE=1 $(PYTEST) --dist load tests/e2e/test_kill.py \
+		tests/reconciler/targets/kubernetes/test_line.py
 
 tools:
 	tools/debian.sh

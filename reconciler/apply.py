@@ -9,6 +9,7 @@ else. It decides nothing: what to do was decided by `plan`.
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from time import monotonic
@@ -18,14 +19,15 @@ from reconciler.ledger import INTENDED, Draft
 from reconciler.ordering import Step
 from reconciler.plan import Plan
 from reconciler.store import Journal, Owned, Ownership
-from reconciler.targets.base import Progress, Target
+from reconciler.targets.base import Paced, Progress, Target
 from reconciler.values import Action, Key, Live, Outcome, OutcomeKind, Unit
 from schemas.errors import FoundryError
 
 __all__ = ["Applier"]
 
-_PARALLEL = 16
-"""Steps in hand at once; a target may bound its own further."""
+_IN_HAND = 16
+"""Steps of one target in hand at once, where it does not say: one that is slow, or
+waits for a rollout, never takes the place of another's."""
 
 _DONE = {
     Action.CREATE: OutcomeKind.CREATED,
@@ -60,13 +62,13 @@ class Applier:
         settled: dict[Key, asyncio.Future[bool]] = {
             step.key: asyncio.get_running_loop().create_future() for step in plan.steps
         }
-        room = asyncio.Semaphore(_PARALLEL)
+        rooms = self._rooms()
 
         async def one(step: Step) -> Outcome:
             good = False
             try:
                 ready = [await settled[key] for key in step.after]
-                async with room:
+                async with rooms[step.key.target]:
                     outcome = await self._step(plan, step, refused, ready=all(ready))
                 good = outcome.kind not in (OutcomeKind.FAILED, OutcomeKind.SKIPPED)
                 return outcome
@@ -78,13 +80,20 @@ class Applier:
             tasks = [group.create_task(one(step)) for step in plan.steps]
         return tuple(task.result() for task in tasks)
 
+    def _rooms(self) -> Mapping[str, asyncio.Semaphore]:
+        rooms = defaultdict[str, asyncio.Semaphore](lambda: asyncio.Semaphore(_IN_HAND))
+        for name, target in self.targets.items():
+            if isinstance(target, Paced):
+                rooms[name] = asyncio.Semaphore(target.in_hand)
+        return rooms
+
     async def _dry_run(self, plan: Plan) -> Mapping[Key, str]:
         """Ask every target first: a refusal must not come after half the writes."""
         refused: dict[Key, str] = {}
-        room = asyncio.Semaphore(_PARALLEL)
+        rooms = self._rooms()
 
         async def ask(step: Step) -> None:
-            async with room:
+            async with rooms[step.key.target]:
                 try:
                     await self.targets[step.key.target].dry_run(step.change)
                 except FoundryError as error:

@@ -18,16 +18,13 @@ from typing import Any, Protocol
 
 import orjson
 
-from reconciler.render import MAKERS, cluster_target, maker_of
+from reconciler.connect import Connected, Tools, connect
+from reconciler.render import MAKERS, addon_target, cluster_target, maker_of
 from reconciler.secrets import Vault
 from reconciler.targets.base import Target
-from reconciler.targets.kubernetes import (
-    Access,
-    KubernetesTarget,
-    Renderer,
-    connect,
-    find_helm,
-)
+from reconciler.targets.helm import Charts
+from reconciler.targets.helm.command import HelmCommand
+from reconciler.targets.kubernetes import Access, Renderer, find_helm
 from reconciler.values import Desired, Key
 from schemas.cluster import Cluster
 from schemas.errors import PermanentError, TemporaryError
@@ -60,18 +57,20 @@ class Clusters:
         memory: Path,
         *,
         owner: str,
+        checkout: Path,
         read: Callable[[Credential], str],
         makers: Mapping[str, Callable[[], Maker]],
         vault: Vault,
     ) -> None:
         """``memory`` is a file of ours; ``owner`` marks our objects in a cluster;
-        ``read`` opens a credential, in memory; ``makers`` opens what makes clusters,
-        by its name; ``vault`` seals how they are reached."""
+        ``checkout`` holds vendored charts; ``read`` opens a credential, in memory;
+        ``makers`` opens what makes clusters, by its name; ``vault`` seals how they are
+        reached."""
         self._memory, self._owner, self._open_credential = memory, owner, read
-        self._makers, self._vault = makers, vault
+        self._checkout, self._makers, self._vault = checkout, makers, vault
         self._making: dict[str, Maker] = {}
-        self._open: dict[str, tuple[str, KubernetesTarget]] = {}
-        self._renderer: Renderer | None = None
+        self._open: dict[str, tuple[str, Connected]] = {}
+        self._tools: Tools | None = None
 
     async def follow(
         self, desired: Desired, owned: Collection[Key], targets: dict[str, Target]
@@ -83,19 +82,20 @@ class Clusters:
         clusters = {n: Cluster.model_validate_json(c) for n, c in wanted.items()}
         self._follow_makers(clusters.values(), used, targets)
         for name in self._open.keys() - wanted.keys():
-            await self._close(name)
-            del targets[name]
+            await self._close(name, targets)
         for name, declared in wanted.items():
             known = self._open.get(name)
             if known is not None and known[0] == declared:
                 continue
-            await self._close(name)
-            self._open[name] = declared, self._connect(clusters[name])
-            targets[name] = self._open[name][1]
+            await self._close(name, targets)
+            connected = self._connect(clusters[name])
+            self._open[name] = declared, connected
+            for target in (connected.objects, connected.addons):
+                targets[target.name] = target
 
     async def close(self) -> None:
         for name in [*self._open]:
-            await self._close(name)
+            await self._close(name, {})
 
     def _follow_makers(
         self,
@@ -110,9 +110,7 @@ class Clusters:
             if name in needed and name not in self._making:
                 targets[name] = self._making[name] = make()
 
-    def _connect(self, cluster: Cluster) -> KubernetesTarget:
-        if self._renderer is None:
-            self._renderer = Renderer(_helm())
+    def _connect(self, cluster: Cluster) -> Connected:
         access = None
         if (maker := self._making.get(maker_of(cluster) or "")) is not None:
             access = Access(
@@ -122,7 +120,7 @@ class Clusters:
         return connect(
             cluster,
             owner=self._owner,
-            renderer=self._renderer,
+            tools=self._shared(),
             credentials=self._read,
             access=access,
         )
@@ -152,7 +150,7 @@ class Clusters:
         if name not in self._vault.names() or self._vault.get(name) != content:
             self._vault.put(name, content)
 
-    def _remember(self, desired: Desired, used: Collection[str]) -> dict[str, str]:
+    def _remember(self, desired: Desired, used: set[str]) -> dict[str, str]:
         """Target -> its Cluster, as JSON."""
         known: dict[str, str] = {}
         if self._memory.exists():
@@ -162,7 +160,12 @@ class Clusters:
             for item in desired.objects.values()
             if isinstance(item, Cluster) and item.spec.provider != "local"
         }
-        kept = {n: c for n, c in known.items() if n in used and n not in declared}
+        kept = {
+            name: cluster
+            for name, cluster in known.items()
+            if name not in declared
+            and used & {name, addon_target(Cluster.model_validate_json(cluster))}
+        }
         wanted = declared | kept
         for name in known.keys() - wanted.keys():
             self._vault.remove(_sealed(name))
@@ -175,9 +178,25 @@ class Clusters:
     async def _read(self, credential: Credential) -> str:
         return await asyncio.to_thread(self._open_credential, credential)
 
-    async def _close(self, name: str) -> None:
+    async def _close(self, name: str, targets: dict[str, Target]) -> None:
         if (known := self._open.pop(name, None)) is not None:
             await known[1].close()
+            for target in (known[1].objects, known[1].addons):
+                targets.pop(target.name, None)
+
+    def _shared(self) -> Tools:
+        if self._tools is None:
+            command = HelmCommand(binary=_helm())
+            self._tools = Tools(
+                renderer=Renderer(command.binary),
+                helm=command,
+                charts=Charts(
+                    command,
+                    folder=self._memory.with_name("charts"),
+                    checkout=self._checkout,
+                ),
+            )
+        return self._tools
 
 
 def _sealed(target: str) -> str:

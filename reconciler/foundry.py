@@ -181,6 +181,7 @@ def open_foundry(
         clusters=Clusters(
             home.clusters,
             owner=environment,
+            checkout=repo,
             read=read,
             makers=makers_of(home, environment, read),
             vault=Vault(home.vault),

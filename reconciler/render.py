@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TypeVar
 
 from reconciler.values import Desired, Key, Rendered, Resolved, Unit
-from renderers import gateway, kubernetes, local, terraform
+from renderers import addons, gateway, kubernetes, local, terraform
 from schemas.access import ApiKey, Project
 from schemas.catalog import Catalog
 from schemas.cluster import CLOUDS, Cluster
@@ -58,8 +58,12 @@ class Renderer:
         by_ref: dict[Ref, list[Key]] = defaultdict(list)
         for key in units:
             by_ref[key.ref].append(key)
+        installed = _installed_before(resolved)
         return Rendered(
-            units={k: _placed(unit, resolved, by_ref) for k, unit in units.items()}
+            units={
+                k: _placed(unit, resolved, by_ref, installed.get(k, ()))
+                for k, unit in units.items()
+            }
         )
 
 
@@ -101,6 +105,11 @@ def _parts(resolved: Resolved, catalog: Catalog) -> Iterator[Part]:
             case Route():
                 inputs = (item, *routes.values()) if item.spec.fallbacks else (item,)
                 yield key, inputs, partial(gateway.render_route, item, routes)
+            case Cluster() if item.spec.provider != "local":
+                for addon in item.spec.addons:
+                    named = addons.addon_ref(item, addon.name)
+                    make = partial(addons.render_addon, item, addon)
+                    yield Key(addon_target(item), named), (item,), make
             case _:
                 pass
     yield from _models(resolved)
@@ -147,26 +156,53 @@ def _models(resolved: Resolved) -> Iterator[Part]:
             yield key, (model, cluster), make
 
 
-def _placed(unit: Unit, resolved: Resolved, by_ref: Mapping[Ref, list[Key]]) -> Unit:
+def _installed_before(resolved: Resolved) -> dict[Key, list[Key]]:
+    """Add-ons that must be healthy before another, or before an endpoint."""
+    desired = resolved.desired
+    before: dict[Key, list[Key]] = {}
+    for ref, item in desired.objects.items():
+        if isinstance(item, Cluster):
+            target = addon_target(item)
+            for addon in item.spec.addons:
+                key = Key(target, addons.addon_ref(item, addon.name))
+                refs = addons.addons_before(item, addon)
+                before[key] = [Key(target, other) for other in refs]
+        elif isinstance(item, Endpoint):
+            resolution = resolved.resolutions[ref]
+            cluster = cluster_of(desired, item, resolution)
+            if cluster.spec.provider != "local":
+                needed = addons.addons_needed(item, cluster, resolution)
+                target = addon_target(cluster)
+                key = Key(cluster_target(cluster), ref)
+                before[key] = [Key(target, other) for other in needed]
+    return before
+
+
+def _placed(
+    unit: Unit,
+    resolved: Resolved,
+    by_ref: Mapping[Ref, list[Key]],
+    installed: Iterable[Key],
+) -> Unit:
     """Add what must be servable first."""
     key, desired = unit.key, resolved.desired
-    item = desired.objects.get(key.ref)
+    place, item = place_of(key), desired.objects.get(key.ref)
+    after = [*installed]
+    if place is not None:
+        after += [k for k in by_ref.get(place, ()) if k.target in MAKERS]
     if item is None:
-        return unit
+        return replace(unit, after=tuple(sorted(after)))
     if key.target == "gateway" and isinstance(item, Endpoint):
         # Its own processes, wherever they run.
-        after = [other for other in by_ref[key.ref] if other != key]
+        after += [other for other in by_ref[key.ref] if other != key]
     else:
-        place = place_of(key)
         named = {resolve_ref(desired, ref) for _, ref in references(item)}
-        after = [
+        after += [
             other
             for ref in named
             for other in by_ref.get(ref, ())
             if other.target == key.target
         ]
-        if place is not None:
-            after += [k for k in by_ref.get(place, ()) if k.target in MAKERS]
     return replace(unit, after=tuple(sorted(after)))
 
 
@@ -190,6 +226,11 @@ def cluster_target(cluster: Cluster) -> str:
     return f"kubernetes/{cluster.metadata.project}/{cluster.metadata.name}"
 
 
+def addon_target(cluster: Cluster) -> str:
+    """The name of the target that holds a cluster's add-ons."""
+    return f"helm/{cluster.metadata.project}/{cluster.metadata.name}"
+
+
 def maker_of(cluster: Cluster) -> str | None:
     """The target that makes a cluster; None where somebody else did."""
     return "terraform" if cluster.spec.provider in CLOUDS else None
@@ -203,7 +244,7 @@ def render_made(cluster: Cluster, catalog: Catalog) -> bytes:
 def place_of(key: Key) -> Ref | None:
     """The Cluster that a key's target is; None where it is this machine."""
     kind, _, where = key.target.partition("/")
-    return Ref("Cluster", *where.split("/")) if kind == "kubernetes" else None
+    return Ref("Cluster", *where.split("/")) if kind in ("kubernetes", "helm") else None
 
 
 def cluster_of(desired: Desired, item: Endpoint, resolution: Resolution) -> Cluster:

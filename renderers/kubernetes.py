@@ -32,11 +32,19 @@ from schemas.model import Model, ModelSource
 from schemas.objects import DEFAULT_PROJECT, FoundryObject
 from schemas.resolution import Resolution
 
-__all__ = ["NODE_POOL_LABEL", "namespace_of", "render_endpoint", "render_model"]
+__all__ = [
+    "NODE_POOL_LABEL",
+    "SYSTEM",
+    "namespace_of",
+    "render_endpoint",
+    "render_model",
+]
 
 NODE_POOL_LABEL = "foundry.bud/node-pool"
 """On the nodes of every pool that we make ourselves."""
 
+SYSTEM = "bud-system"
+"""The namespace of what belongs to the cluster and to no project."""
 WORKLOADS = "bud-workloads"
 _MADE_BY_US = ("aws-eks", "azure-aks", "onprem")
 # What the vendors' device plugins call one GPU.

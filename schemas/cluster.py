@@ -9,7 +9,7 @@ from pydantic import Field, StringConstraints, model_validator
 from schemas.objects import Credential, FoundryObject, Labels, Name, Sha256, Strict
 from schemas.units import Bytes
 
-__all__ = ["Addon", "Cluster", "ClusterSpec", "Host", "NodePool"]
+__all__ = ["Addon", "ChartSource", "Cluster", "ClusterSpec", "Host", "NodePool"]
 
 Cidr = Annotated[
     str, StringConstraints(pattern=r"^([0-9]{1,3}\.){3}[0-9]{1,3}/[0-9]{1,2}$")
@@ -64,6 +64,26 @@ class NodePool(Strict):
         return self.count if self.count is not None else (self.max or 0)
 
 
+class ChartSource(Strict):
+    """Where the archive of a chart comes from, where it is not the add-on's own place."""
+
+    oci: Annotated[str, StringConstraints(pattern=r"^oci://[^\s@]+$")] | None = Field(
+        default=None, description="a chart in a registry, without its version"
+    )
+    repository: (
+        Annotated[str, StringConstraints(pattern=r"^https?://[^\s@]+$")] | None
+    ) = Field(default=None, description="a repository of charts: the URL of its index")
+    archive: (
+        Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][\w./+-]*\.tgz$")] | None
+    ) = Field(default=None, description="a packed chart in this checkout")
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Self:
+        if sum(v is not None for v in (self.oci, self.repository, self.archive)) != 1:
+            raise ValueError("name exactly one of oci, repository, archive")
+        return self
+
+
 class Addon(Strict):
     """A chart of a pinned version, installed once the cluster answers."""
 
@@ -77,9 +97,20 @@ class Addon(Strict):
         "ingress-nginx",
         "cert-manager",
     ]
-    version: str
-    digest: Sha256 | None = None
+    version: Annotated[str, StringConstraints(pattern=r"^v?[0-9][\w.+-]*$")]
+    digest: Sha256 | None = Field(
+        default=None, description="SHA-256 of the chart's archive"
+    )
+    source: ChartSource | None = None
     values: dict[str, object] = {}
+
+    @model_validator(mode="after")
+    def _an_archive_is_pinned(self) -> Self:
+        if self.source is not None and self.source.archive and self.digest is None:
+            raise ValueError(
+                "an archive of the checkout needs its digest: sha256sum it"
+            )
+        return self
 
 
 class Network(Strict):
@@ -140,6 +171,9 @@ class ClusterSpec(Strict):
             )
         if cloud and any(not p.instance_type for p in self.node_pools):
             raise ValueError(f"each node pool of {self.provider} needs an instanceType")
+        addons = [addon.name for addon in self.addons]
+        if len(set(addons)) != len(addons):
+            raise ValueError(f"an add-on is named twice: {', '.join(sorted(addons))}")
         names = [pool.name for pool in self.node_pools]
         if len(set(names)) != len(names):
             raise ValueError(f"node pool names must differ: {', '.join(sorted(names))}")

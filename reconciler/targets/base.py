@@ -13,7 +13,15 @@ from typing import Protocol, runtime_checkable
 
 from reconciler.values import Change, Key, Live, Preview
 
-__all__ = ["Patient", "Previewing", "Progress", "Supervising", "Target", "Watching"]
+__all__ = [
+    "Paced",
+    "Patient",
+    "Previewing",
+    "Progress",
+    "Supervising",
+    "Target",
+    "Watching",
+]
 
 Progress = Callable[[Key, str], None]
 """Told what a long call is doing, in words a person reads."""
@@ -79,6 +87,14 @@ class Patient(Protocol):
 
     @property
     def observe_s(self) -> float: ...
+
+
+@runtime_checkable
+class Paced(Protocol):
+    """A target that bounds its own writing, so that waiting holds up nobody."""
+
+    in_hand: int
+    """Steps it takes at once; another target takes what the engine gives it."""
 
 
 @runtime_checkable

@@ -19,7 +19,7 @@ import yaml
 from schemas.catalog.entries import Cpu, EngineEntry, Gpu, Instance, ModelEntry
 from schemas.catalog.index import Index
 
-__all__ = ["Catalog", "catalog", "catalog_digest", "registry"]
+__all__ = ["Catalog", "catalog", "catalog_digest", "read_data", "registry"]
 
 # libyaml where PyYAML was built with it: ten times as fast, the same result.
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -37,15 +37,18 @@ class Catalog:
 @cache
 def catalog() -> Catalog:
     """The catalog that this release carries."""
-    gpus = [Gpu.model_validate(entry) for entry in _read("gpus.yaml")]
-    engines = [EngineEntry.model_validate(entry) for entry in _read("engines.yaml")]
-    models = list(_models(_read("models.yaml")))
+    gpus = [Gpu.model_validate(entry) for entry in read_data("gpus.yaml")]
+    engines = [EngineEntry.model_validate(entry) for entry in read_data("engines.yaml")]
+    models = list(_models(read_data("models.yaml")))
     return Catalog(
         gpus=Index("GPU", {g.key: g for g in gpus}, {g.key: g.aliases for g in gpus}),
-        cpu=Cpu.model_validate(_read("cpu.yaml")),
+        cpu=Cpu.model_validate(read_data("cpu.yaml")),
         instances=Index(
             "instance type",
-            {machine.key: machine for machine in _instances(_read("instances.yaml"))},
+            {
+                machine.key: machine
+                for machine in _instances(read_data("instances.yaml"))
+            },
         ),
         engines=Index("engine", {engine.key: engine for engine in engines}),
         models=Index(
@@ -73,7 +76,8 @@ def catalog_digest() -> str:
     return hashlib.sha256(rfc8785.dumps(content)).hexdigest()
 
 
-def _read(name: str) -> Any:
+def read_data(name: str) -> Any:
+    """One data file of this package, as YAML."""
     text = resources.files(__package__).joinpath("data", name).read_text("utf-8")
     return yaml.load(text, Loader=_LOADER)  # noqa: S506 - both are safe loaders
 

@@ -19,7 +19,7 @@ from schemas.environment import Environment
 from schemas.kinds import parse
 from schemas.objects import API_VERSION, FoundryObject, Ref
 
-NAME = "kubernetes/default/prod"
+NAME, ADDONS = "kubernetes/default/prod", "helm/default/prod"
 KEY = Key(NAME, Ref.parse("Endpoint/chat"))
 
 
@@ -60,6 +60,7 @@ def clusters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Clusters:
     return Clusters(
         tmp_path / "clusters.json",
         owner="test",
+        checkout=tmp_path,
         read=read,
         makers={},
         vault=Vault(tmp_path / "vault"),
@@ -99,7 +100,7 @@ async def test_a_declared_cluster_is_a_target_and_a_local_one_is_not(
     targets: dict[str, Target] = {}
     await clusters.follow(desired(cluster(kubeconfig), here), [], targets)
 
-    assert set(targets) == {NAME}
+    assert set(targets) == {NAME, ADDONS}
     await clusters.close()
 
 
@@ -134,7 +135,7 @@ async def test_a_cluster_stays_a_target_while_we_own_anything_there(
     targets: dict[str, Target] = {}
     await clusters.follow(desired(cluster(kubeconfig)), [KEY], targets)
     await clusters.follow(desired(), [KEY], targets)
-    assert set(targets) == {NAME}
+    assert set(targets) == {NAME, ADDONS}
 
     await clusters.follow(desired(), [], targets)
     assert targets == {}

@@ -1,7 +1,6 @@
 """Kubernetes: one cluster as a target. ``target`` is where to start reading."""
 
 from reconciler.targets.kubernetes.client import Access, Client
-from reconciler.targets.kubernetes.connect import connect
 from reconciler.targets.kubernetes.helm import Renderer
 from reconciler.targets.kubernetes.sandbox import find_helm
 from reconciler.targets.kubernetes.target import KubernetesTarget
@@ -11,6 +10,5 @@ __all__ = [
     "Client",
     "KubernetesTarget",
     "Renderer",
-    "connect",
     "find_helm",
 ]

@@ -6,7 +6,7 @@ know is asked again, because a CRD may have come since.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 
 from reconciler.targets.kubernetes.client import Client
@@ -46,6 +46,16 @@ class Discovery:
         found = await self._resource(which.api_version, which.kind)
         scope = f"/namespaces/{which.namespace}" if found.namespaced else ""
         return f"{found.prefix}{scope}/{found.plural}/{which.name}"
+
+    async def placed(self, which: ObjectId, namespace: str) -> ObjectId:
+        """Put an object that says no namespace into ``namespace``, if its kind has any.
+
+        Raises:
+            PermanentError: the cluster has no such kind.
+        """
+        found = await self._resource(which.api_version, which.kind)
+        inside = which.namespace or namespace
+        return replace(which, namespace=inside if found.namespaced else "")
 
     async def collection(self, api_version: str, kind: str) -> str:
         """Say where all objects of a kind are, over every namespace.

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from reconciler.targets.kubernetes.health import assess
 from reconciler.targets.kubernetes.manifests import FIELD_MANAGER, Json, ObjectId
-from reconciler.targets.kubernetes.ownership import fingerprint
+from reconciler.targets.kubernetes.ownership import OURS, Whose, fingerprint
 from reconciler.targets.kubernetes.record import Record
 from reconciler.values import Health, Key, Live, Presence
 
@@ -29,6 +29,8 @@ class Holding:
     record: Record | None
     record_live: Json | None
     objects: Mapping[ObjectId, Json | None]
+    whose: Whose = OURS
+    """Whose fields tell drift."""
 
     @property
     def is_empty(self) -> bool:
@@ -47,7 +49,10 @@ def strays(holding: Holding) -> Iterator[tuple[str, str]]:
             yield f"{which} is still to be pruned", ""
         elif live is None:
             yield f"{which} is gone", ""
-        elif not member.fingerprint or fingerprint(live) != member.fingerprint:
+        elif (
+            not member.fingerprint
+            or fingerprint(live, holding.whose) != member.fingerprint
+        ):
             writer = _by(live)
             yield f"{which} was changed{f' by {writer}' if writer else ''}", writer
     for which in sorted(set(holding.objects) - set(members)):
@@ -99,7 +104,9 @@ def _state(holding: Holding) -> list[str]:
     state = [record["metadata"]["resourceVersion"]] if record is not None else []
     for which, live in sorted(holding.objects.items()):
         if live is not None:
-            state.append(f"{which} {live['metadata']['uid']} {fingerprint(live)}")
+            state.append(
+                f"{which} {live['metadata']['uid']} {fingerprint(live, holding.whose)}"
+            )
     return state
 
 

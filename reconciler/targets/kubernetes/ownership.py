@@ -22,9 +22,22 @@ from reconciler.targets.kubernetes.manifests import (
     Json,
 )
 
-__all__ = ["applied_fields", "fingerprint", "is_ours", "others", "project"]
+__all__ = [
+    "HELMS",
+    "OURS",
+    "Whose",
+    "applied_fields",
+    "fingerprint",
+    "is_ours",
+    "others",
+    "project",
+]
 
 Fields = Mapping[str, Any]
+Whose = tuple[str, str]
+OURS: Whose = (FIELD_MANAGER, "Apply")
+HELMS: Whose = ("helm", "Update")
+"""Helm 3 writes as a client does: what it wrote is known by its name all the same."""
 
 
 def is_ours(live: Json, *, set_id: str) -> bool:
@@ -36,12 +49,10 @@ def is_ours(live: Json, *, set_id: str) -> bool:
     return labels.get(PART_OF_LABEL) == set_id and applied_fields(live) is not None
 
 
-def applied_fields(live: Json) -> Fields | None:
+def applied_fields(live: Json, whose: Whose = OURS) -> Fields | None:
     for entry in live["metadata"].get("managedFields") or ():
-        if (
-            entry.get("manager") == FIELD_MANAGER
-            and entry.get("operation") == "Apply"
-            and not entry.get("subresource")
+        if (entry.get("manager"), entry.get("operation")) == whose and not entry.get(
+            "subresource"
         ):
             fields: Fields = entry.get("fieldsV1") or {}
             return fields
@@ -64,13 +75,13 @@ def project(value: Any, fields: Fields) -> Any:
     return value
 
 
-def fingerprint(live: Json) -> str:
+def fingerprint(live: Json, whose: Whose = OURS) -> str:
     """Digest of the values under our fields; moves when any of them does.
 
     Of a Secret's data only the names count: a digest of the values would let a guess
     be checked, and a value that somebody changed is no longer under our fields.
     """
-    fields = applied_fields(live)
+    fields = applied_fields(live, whose)
     if fields is None:
         return ""
     kept = project(live, fields)

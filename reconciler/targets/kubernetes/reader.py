@@ -9,12 +9,13 @@ read that fails becomes the reason why a unit is unknown, never an absence
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterable, Mapping
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from reconciler.targets.kubernetes.client import Client
 from reconciler.targets.kubernetes.discovery import Discovery
-from reconciler.targets.kubernetes.health import assess, takes_time
+from reconciler.targets.kubernetes.health import takes_time
 from reconciler.targets.kubernetes.holding import Holding
 from reconciler.targets.kubernetes.manifests import (
     OWNER_LABEL,
@@ -27,12 +28,13 @@ from reconciler.targets.kubernetes.manifests import (
 from reconciler.targets.kubernetes.ownership import is_ours
 from reconciler.targets.kubernetes.record import (
     RECORD_LABEL,
+    UNIT,
     Record,
     read_record,
     record_id,
     unit_key,
 )
-from reconciler.values import Health, Key
+from reconciler.values import Key
 from schemas.errors import FoundryError
 
 __all__ = ["WATCHED", "Found", "Reader", "every"]
@@ -86,7 +88,7 @@ class Reader:
         if live is None and not orphans:
             return Holding(record=None, record_live=None, objects={})
         if live is None:
-            lists = await self._lists(_ALWAYS, f"{PART_OF_LABEL}={part_of(where)}")
+            lists = await self.lists(_ALWAYS, f"{PART_OF_LABEL}={part_of(where)}")
             objects: dict[ObjectId, Json | None] = {}
             for found in lists.values():
                 if isinstance(found, FoundryError):
@@ -98,19 +100,16 @@ class Reader:
             record=record, record_live=live, objects=await self._members(record)
         )
 
-    async def rolling(self, record: Record) -> str:
-        """Say what still rolls, asking only what takes time; nothing when nothing does.
+    async def refresh(self, holding: Holding) -> Holding:
+        """Read again what has a status of its own; the rest is as it was written.
 
-        A read that fails, or an object that is gone, is for a look at all to tell.
+        Raises:
+            FoundryError: some of it cannot be read.
         """
-        slow = [which for which in record.members if takes_time(which)]
-        lives = await every(self._member(which) for which in slow)
-        for which, live in zip(slow, lives, strict=True):
-            if live is not None:
-                health, why = assess(live)
-                if health is Health.APPLIED:
-                    return f"{which}: {why}"
-        return ""
+        assert holding.record is not None, "what was written has a record"
+        slow = [which for which in holding.record.members if takes_time(which)]
+        fresh = await self._read(slow, set_id=part_of(holding.record.where))
+        return replace(holding, objects={**holding.objects, **fresh})
 
     async def look_all(self, keys: Iterable[Key]) -> Found:
         """Read every unit of ours, and the ones of ``keys`` that are not there.
@@ -122,7 +121,7 @@ class Reader:
         try:
             path = await self._discovery.collection("v1", "ConfigMap")
             lives, _ = await self._client.list(
-                path, selector=f"{selector},{RECORD_LABEL}"
+                path, selector=f"{selector},{RECORD_LABEL}={UNIT}"
             )
         except FoundryError as error:
             return dict.fromkeys(wanted, error)
@@ -136,23 +135,28 @@ class Reader:
                 units[key] = read_record(live), live
             except FoundryError as error:
                 units[key] = error
-        lists = await self._lists(_kinds(units.values()), selector)
+        lists = await self.lists(_kinds(units.values()), selector)
         return _gather(units, lists, wanted, self._target)
 
     async def _members(self, record: Record) -> dict[ObjectId, Json | None]:
-        set_id = part_of(record.where)
-        found = await every(self._member(which) for which in record.members)
+        return await self._read([*record.members], set_id=part_of(record.where))
+
+    async def _read(
+        self, members: Sequence[ObjectId], *, set_id: str
+    ) -> dict[ObjectId, Json | None]:
+        found = await every(self._member(which) for which in members)
         return {
             which: live if live is not None and is_ours(live, set_id=set_id) else None
-            for which, live in zip(record.members, found, strict=True)
+            for which, live in zip(members, found, strict=True)
         }
 
     async def _member(self, which: ObjectId) -> Json | None:
         return await self._client.get(await self._discovery.path(which))
 
-    async def _lists(
+    async def lists(
         self, kinds: Iterable[Kind], selector: str
     ) -> dict[Kind, dict[ObjectId, Json] | FoundryError]:
+        """Read all objects of each kind that ``selector`` picks, or why one cannot."""
         asked = sorted(kinds)
         found = await every(self._list(kind, selector) for kind in asked)
         return dict(zip(asked, found, strict=True))

@@ -24,12 +24,14 @@ from reconciler.targets.kubernetes.manifests import (
     part_of,
 )
 from reconciler.values import Key
-from renderers.kubernetes import namespace_of
+from renderers.kubernetes import SYSTEM, namespace_of
 from schemas.errors import PermanentError
 from schemas.objects import Ref
 
 __all__ = [
     "RECORD_LABEL",
+    "RELEASE",
+    "UNIT",
     "Member",
     "Record",
     "read_record",
@@ -38,6 +40,10 @@ __all__ = [
 ]
 
 RECORD_LABEL = "foundry.bud/record"
+UNIT = "unit"
+"""Its value on the record of objects that we apply ourselves."""
+RELEASE = "release"
+"""Its value on the record of a release that Helm installs for us."""
 _SET_LABEL = "applyset.kubernetes.io/id"
 
 
@@ -85,7 +91,7 @@ class Record:
                 "namespace": where.namespace,
                 "labels": {
                     OWNER_LABEL: self.owner,
-                    RECORD_LABEL: "unit",
+                    RECORD_LABEL: RELEASE if self.ref.kind == "Addon" else UNIT,
                     _SET_LABEL: part_of(where),
                 },
                 "annotations": {
@@ -119,7 +125,7 @@ def record_id(ref: Ref) -> ObjectId:
     return ObjectId(
         "v1",
         "ConfigMap",
-        namespace_of(ref.project),
+        SYSTEM if ref.kind == "Addon" else namespace_of(ref.project),
         f"foundry.{ref.kind.lower()}.{ref.name}",
     )
 

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 
 from reconciler.targets.base import Progress
 from reconciler.targets.kubernetes.client import Client
@@ -36,7 +37,7 @@ from reconciler.targets.kubernetes.manifests import (
 from reconciler.targets.kubernetes.pods import explain
 from reconciler.targets.kubernetes.probe import Probe, serves_model
 from reconciler.targets.kubernetes.reader import WATCHED, Reader, every
-from reconciler.targets.kubernetes.record import Record, record_id
+from reconciler.targets.kubernetes.record import record_id
 from reconciler.targets.kubernetes.rehearsal import Rehearsal, rehearse
 from reconciler.targets.kubernetes.watches import Watches
 from reconciler.targets.kubernetes.writer import Writer
@@ -49,9 +50,12 @@ from schemas.errors import FoundryError, PermanentError, TemporaryError
 __all__ = ["KubernetesTarget"]
 
 # Between two looks at a rollout when no event comes: a watch may be down, or, in a
-# command that runs once, there is none.
-_LOOK_S = 2.0
+# command that runs once, there is none. A thousand rollouts that take long are not to
+# be a thousand reads every two seconds.
+_LOOK_S = (1.0, 15.0)
 _READY_S = 600.0
+_WRITING = 32
+"""Units written at once: what a crash may leave half done."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +68,9 @@ class _Rehearsed:
 
 class KubernetesTarget:
     """One cluster. ``close`` it at the end."""
+
+    in_hand = 100_000
+    """Rollouts that are waited for cost nothing; requests and writing are bounded."""
 
     def __init__(
         self,
@@ -84,6 +91,7 @@ class KubernetesTarget:
         self._writer = Writer(client, self._discovery, owner=owner, gone_s=gone_s)
         self._watches = Watches(client, self._discovery, owner=owner)
         self._probe = probe or serves_model(client)
+        self._writing = asyncio.Semaphore(_WRITING)
         self._rehearsed: dict[Key, _Rehearsed] = {}
         self._answered: dict[Key, tuple[str, str]] = {}
         """Key -> UID and version of the unit that answered a request."""
@@ -144,19 +152,23 @@ class KubernetesTarget:
         )
 
     async def apply(self, change: Change, progress: Progress) -> Live:
-        live, holding = await self._look(change)
-        check_precondition(change, live)
         unit = change.unit
-        assert unit is not None, "checked by check_precondition"
-        if live.digest != unit.digest:
-            objects = await self._rehearse(unit, live, holding)
-            self._rehearsed.pop(unit.key, None)
-            await self._writer.ensure_namespace(namespace_of(unit.key.ref.project))
-            record = await self._writer.write(unit, holding, objects, progress)
-        else:
-            assert holding.record is not None, "a digest comes from a record"
-            record = holding.record
-        return await self._until_servable(unit, record, progress)
+        where = part_of(record_id(change.key.ref))
+        told = partial(progress, change.key)
+        # Listening before the write: a small rollout ends before the write returns.
+        with self._watches.listening(where, told) as moved:
+            async with self._writing:
+                live, holding = await self._look(change)
+                check_precondition(change, live)
+                assert unit is not None, "checked by check_precondition"
+                if live.digest != unit.digest:
+                    objects = await self._rehearse(unit, live, holding)
+                    self._rehearsed.pop(unit.key, None)
+                    await self._writer.ensure_namespace(
+                        namespace_of(unit.key.ref.project)
+                    )
+                    holding = await self._writer.write(unit, holding, objects, progress)
+            return await self._until_servable(unit, holding, moved, progress)
 
     async def delete(self, change: Change, progress: Progress) -> None:
         live, holding = await self._look(change)
@@ -253,7 +265,7 @@ class KubernetesTarget:
         )
 
     async def _until_servable(
-        self, unit: Unit, record: Record, progress: Progress
+        self, unit: Unit, holding: Holding, moved: asyncio.Event, progress: Progress
     ) -> Live:
         """Wait for events and look; what serves meanwhile is the cluster's to keep.
 
@@ -261,37 +273,27 @@ class KubernetesTarget:
             TemporaryError: no room, or somebody writes against us.
             PermanentError: the new revision does not start.
         """
-        deadline = time.monotonic() + _patience(unit)
-        with self._watches.listening(part_of(record.where)) as moved:
-            while True:
-                moved.clear()
-                left = deadline - time.monotonic()
-                rolling = await self._reader.rolling(record) if left > 0 else ""
-                if rolling:
-                    progress(unit.key, rolling)
-                elif live := await self._check_servable(unit, left, progress):
-                    return live
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(min(_LOOK_S, max(left, 0))):
-                        await moved.wait()
-
-    async def _check_servable(
-        self, unit: Unit, left_s: float, progress: Progress
-    ) -> Live | None:
-        """Look at all of it: servable, or not yet (None), or never."""
         key = unit.key
-        holding = await self._reader.look(key)
-        live = await self._answer(key, holding)
-        if live.digest != unit.digest:
-            raise TemporaryError(
-                f"cannot apply {key}: it was changed meanwhile ({live.detail})"
-            )
-        if live.health is Health.SERVABLE:
-            return live
-        progress(key, live.detail)
-        if live.health is Health.DEGRADED or left_s <= 0:
-            raise await self._failure(key, holding, live)
-        return None
+        deadline = time.monotonic() + _patience(unit)
+        pause, longest = _LOOK_S
+        while True:
+            live = await self._answer(key, holding)
+            if live.digest != unit.digest:
+                raise TemporaryError(
+                    f"cannot apply {key}: it was changed meanwhile ({live.detail})"
+                )
+            if live.health is Health.SERVABLE:
+                return live
+            left = deadline - time.monotonic()
+            if live.health is Health.DEGRADED or left <= 0:
+                raise await self._failure(key, holding, live)
+            progress(key, live.detail)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(min(pause, left)):
+                    await moved.wait()
+            pause = _LOOK_S[0] if moved.is_set() else min(2 * pause, longest)
+            moved.clear()
+            holding = await self._reader.refresh(holding)
 
     async def _failure(self, key: Key, holding: Holding, live: Live) -> FoundryError:
         reason, no_room = await explain(self._client, holding)

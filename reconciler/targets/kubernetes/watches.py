@@ -18,8 +18,15 @@ import structlog
 
 from reconciler.targets.kubernetes.client import Client, Gone
 from reconciler.targets.kubernetes.discovery import Discovery
-from reconciler.targets.kubernetes.manifests import OWNER_LABEL, PART_OF_LABEL, Json
+from reconciler.targets.kubernetes.health import assess
+from reconciler.targets.kubernetes.manifests import (
+    OWNER_LABEL,
+    PART_OF_LABEL,
+    Json,
+    identify,
+)
 from reconciler.targets.kubernetes.ownership import fingerprint
+from reconciler.values import Health
 from schemas.errors import FoundryError, PermanentError
 
 __all__ = ["Watches"]
@@ -29,12 +36,15 @@ _log = structlog.get_logger("kubernetes")
 _RESYNC_S = 600.0
 _PAUSE_S = (1.0, 30.0)
 
+Told = Callable[[str], None]
+"""Told what still rolls, in words."""
+
 
 class Watches:
     def __init__(self, client: Client, discovery: Discovery, *, owner: str) -> None:
         self._client, self._discovery = client, discovery
         self._selector = f"{OWNER_LABEL}={owner}"
-        self._waiting: dict[str, set[asyncio.Event]] = {}
+        self._waiting: dict[str, list[tuple[asyncio.Event, Told]]] = {}
         self._prints: dict[str, str] = {}
         self.moved: Callable[[], None] = _nobody
 
@@ -45,17 +55,20 @@ class Watches:
                 tasks.create_task(self._follow(*kind))
 
     @contextmanager
-    def listening(self, set_id: str) -> Iterator[asyncio.Event]:
-        """Give an event that is set whenever an object of this set moved.
+    def listening(self, set_id: str, told: Told) -> Iterator[asyncio.Event]:
+        """Give an event that is set when an object of this set may have got there.
 
-        Clear it before a look, not after: what moves in between counts.
+        One that still rolls is told and wakes nobody: a look for each pod that starts
+        would cost more than the writes did. Clear it before a look, not after: what
+        moves in between counts.
         """
         event = asyncio.Event()
-        self._waiting.setdefault(set_id, set()).add(event)
+        waiting = event, told
+        self._waiting.setdefault(set_id, []).append(waiting)
         try:
             yield event
         finally:
-            self._waiting[set_id].discard(event)
+            self._waiting[set_id].remove(waiting)
             if not self._waiting[set_id]:
                 del self._waiting[set_id]
 
@@ -67,7 +80,10 @@ class Watches:
                 path = await self._discovery.collection(api_version, kind)
                 items, version = await self._client.list(path, selector=self._selector)
                 for item in items:
-                    self._saw("LISTED", item)
+                    # Items of a list do not say their kind themselves.
+                    self._saw(
+                        "LISTED", {"apiVersion": api_version, "kind": kind, **item}
+                    )
                 pause = shortest
                 await self._stream(path, version)
                 continue
@@ -98,8 +114,13 @@ class Watches:
     def _saw(self, word: str, live: Json) -> None:
         metadata = live["metadata"]
         set_id = (metadata.get("labels") or {}).get(PART_OF_LABEL, "")
-        for event in self._waiting.get(set_id, ()):
-            event.set()
+        if waiting := self._waiting.get(set_id):
+            health, why = assess(live)
+            for event, told in waiting:
+                if health is Health.APPLIED and word != "DELETED":
+                    told(f"{identify(live)}: {why}")
+                else:
+                    event.set()
         uid = metadata["uid"]
         before = self._prints.get(uid)
         if word == "DELETED":

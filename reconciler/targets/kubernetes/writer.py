@@ -68,8 +68,8 @@ class Writer:
         holding: Holding,
         rehearsals: Mapping[ObjectId, Rehearsal],
         progress: Progress,
-    ) -> Record:
-        """Make ``unit`` live where ``holding`` does."""
+    ) -> Holding:
+        """Make ``unit`` live where ``holding`` does; what the server said lives now."""
         wanted = {w: Member(fingerprint=r.fingerprint) for w, r in rehearsals.items()}
         old = set(holding.record.members if holding.record else ())
         old |= {which for which, live in holding.objects.items() if live is not None}
@@ -81,14 +81,15 @@ class Writer:
             content=unit.content,
             members={**leaving, **wanted},
         )
-        await self._record(record)
-        written = dict(wanted)
+        record_live = await self.record(record)
+        written, lives = dict(wanted), {w: holding.objects.get(w) for w in wanted}
         for wave in waves(rehearsals):
             progress(unit.key, f"writing {', '.join(w.kind for w in wave)}")
             moved = [w for w in wave if not rehearsals[w].unchanged]
             results = await every(self._apply(w, rehearsals[w]) for w in moved)
             for which, live in zip(moved, results, strict=True):
                 written[which] = Member(fingerprint=fingerprint(live))
+                lives[which] = live
         if leaving:
             await self._remove(unit.key, leaving, holding.objects, progress)
         if leaving or written != wanted:
@@ -101,8 +102,8 @@ class Writer:
                 content=record.content,
                 members=written,
             )
-            await self._record(record)
-        return record
+            record_live = await self.record(record)
+        return Holding(record=record, record_live=record_live, objects=lives)
 
     async def remove(self, key: Key, holding: Holding, progress: Progress) -> None:
         """Delete all of a unit, then its record."""
@@ -110,17 +111,19 @@ class Writer:
         await self._remove(key, there, holding.objects, progress)
         if holding.record is not None and holding.record_live is not None:
             where = holding.record.where
-            await self._delete(where, holding.record_live)
+            await self.delete(where, holding.record_live)
 
-    async def _record(self, record: Record) -> None:
+    async def record(self, record: Record) -> Json:
+        """Write a record, before and after what it lists."""
         point("kubernetes.record.before")
-        await self._client.apply(
+        live = await self._client.apply(
             await self._discovery.path(record.where),
             record.manifest(),
             force=True,
             dry_run=False,
         )
         point("kubernetes.record.after")
+        return live
 
     async def _apply(self, which: ObjectId, rehearsal: Rehearsal) -> Json:
         path = await self._discovery.path(which)
@@ -160,9 +163,10 @@ class Writer:
             there = [(which, live) for which in wave if (live := lives.get(which))]
             if there:
                 progress(key, f"deleting {', '.join(w.kind for w, _ in there)}")
-                await every(self._delete(which, live) for which, live in there)
+                await every(self.delete(which, live) for which, live in there)
 
-    async def _delete(self, which: ObjectId, live: Json) -> None:
+    async def delete(self, which: ObjectId, live: Json) -> None:
+        """Delete what was just read, and return once it is gone."""
         path, uid = await self._discovery.path(which), live["metadata"]["uid"]
         point("kubernetes.delete.before")
         try:

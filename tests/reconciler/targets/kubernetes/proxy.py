@@ -14,9 +14,10 @@ from dataclasses import dataclass, field
 import aiohttp
 from aiohttp import web
 
-from tests.reconciler.targets.kubernetes.plane import Plane
+from tests.reconciler.targets.kubernetes.plane import TOKEN, Plane
 
-PASSED = ("Authorization", "Content-Type", "Accept")
+PASSED = ("Authorization", "Content-Type")
+JSON = "application/json"
 
 
 @dataclass
@@ -37,6 +38,8 @@ class Proxy:
     """Status to answer every read with."""
     refuse_kind: str = ""
     """Only reads of this plural."""
+    answers: bool = False
+    """Say what the ready pods behind a Service would, which have no network here."""
     _seen: dict[str, tuple[int, bytes]] = field(default_factory=dict)
     _older: dict[str, tuple[int, bytes]] = field(default_factory=dict)
 
@@ -44,6 +47,8 @@ class Proxy:
         if self.dead.is_set():
             return self._hang_up(request)
         if request.method == "GET":
+            if self.answers and request.path.endswith("/proxy/v1/models"):
+                return await self._answer(request)
             if request.query.get("watch"):
                 return await self._watch(request)
             return await self._read(request)
@@ -64,7 +69,7 @@ class Proxy:
         if number and number == self.cut_after:
             self.dead.set()
             return self._hang_up(request)
-        return web.Response(status=status, body=content)
+        return web.Response(status=status, body=content, content_type=JSON)
 
     async def _read(self, request: web.Request) -> web.StreamResponse:
         if self.refuse_reads and self.refuse_kind in request.path:
@@ -73,18 +78,32 @@ class Proxy:
         stale = self.stale_reads and len(self.writes) >= self.stale_from > 0
         if stale and (older := self._older.get(key)):
             self.stale_reads -= 1
-            return web.Response(status=older[0], body=older[1])
+            return web.Response(status=older[0], body=older[1], content_type=JSON)
         status, content = await self._forward(request, b"")
         if (before := self._seen.get(key)) and before[1] != content:
             self._older[key] = before
         self._seen[key] = status, content
-        return web.Response(status=status, body=content)
+        return web.Response(status=status, body=content, content_type=JSON)
+
+    async def _answer(self, request: web.Request) -> web.Response:
+        """The model's name, if a pod behind the Service is ready."""
+        service = request.match_info["path"].split("/")[5].split(":")[1]
+        path = request.path.partition("/services/")[0] + f"/endpoints/{service}"
+        async with self._session.get(
+            self.plane.server + path, headers=_headers(request)
+        ) as upstream:
+            found = await upstream.json()
+        ready = any(part.get("addresses") for part in found.get("subsets") or ())
+        models = [{"id": service}] if ready else []
+        return web.json_response({"data": models}, status=200 if ready else 503)
 
     async def _watch(self, request: web.Request) -> web.StreamResponse:
         async with self._session.get(
             self.plane.server + request.path_qs, headers=_headers(request)
         ) as upstream:
-            response = web.StreamResponse(status=upstream.status)
+            response = web.StreamResponse(
+                status=upstream.status, headers={"Content-Type": JSON}
+            )
             await response.prepare(request)
             async for line in upstream.content:
                 if self.dead.is_set():
@@ -111,7 +130,12 @@ class Proxy:
 
 
 def _headers(request: web.Request) -> dict[str, str]:
-    return {name: request.headers[name] for name in PASSED if name in request.headers}
+    """Of what a client asked in; the answer is JSON whatever else it would take.
+
+    Helm's client sends no token where nothing is encrypted: the proxy has one.
+    """
+    passed = {name: request.headers[name] for name in PASSED if name in request.headers}
+    return {"Authorization": f"Bearer {TOKEN}", **passed, "Accept": JSON}
 
 
 @asynccontextmanager

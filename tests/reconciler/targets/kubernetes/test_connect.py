@@ -1,8 +1,14 @@
+from pathlib import Path
+
 import yaml
 
-from reconciler.targets.kubernetes.connect import connect
+from reconciler.connect import Tools, connect
+from reconciler.targets.helm import Charts
+from reconciler.targets.helm.command import HelmCommand
+from reconciler.targets.kubernetes.credentials import Credentials
 from reconciler.targets.kubernetes.helm import Renderer
 from reconciler.targets.kubernetes.sandbox import find_helm
+from reconciler.targets.kubernetes.target import KubernetesTarget
 from reconciler.values import Key, Presence
 from schemas.errors import PermanentError
 from schemas.objects import Credential, Ref
@@ -12,30 +18,36 @@ from tests.renderers.kubernetes_cases import cluster
 REF = Ref("Endpoint", "default", "a")
 
 
+def connected(read: Credentials, folder: Path) -> KubernetesTarget:
+    helm = HelmCommand(binary=find_helm())
+    tools = Tools(
+        renderer=Renderer(find_helm()),
+        helm=helm,
+        charts=Charts(helm, folder=folder, checkout=folder),
+    )
+    return connect(cluster(), owner="c", tools=tools, credentials=read).objects
+
+
 async def test_a_cluster_is_reached_by_the_kubeconfig_that_it_names(
-    control_plane: Plane,
+    control_plane: Plane, tmp_path: Path
 ) -> None:
     async def read(credential: Credential) -> str:
         assert credential.env == "KUBECONFIG_PROD"
         return yaml.safe_dump(control_plane.kubeconfig())
 
-    target = connect(
-        cluster(), owner="c", renderer=Renderer(find_helm()), credentials=read
-    )
+    target = connected(read, tmp_path)
     key = Key(target.name, REF)
     assert (await target.observe([key]))[key].presence is Presence.ABSENT
     await target.close()
 
 
 async def test_a_kubeconfig_that_nobody_can_read_makes_a_cluster_unknown(
-    control_plane: Plane,
+    control_plane: Plane, tmp_path: Path
 ) -> None:
     async def read(credential: Credential) -> str:
         raise PermanentError("cannot read a credential: KUBECONFIG_PROD is not set")
 
-    target = connect(
-        cluster(), owner="c", renderer=Renderer(find_helm()), credentials=read
-    )
+    target = connected(read, tmp_path)
     key = Key(target.name, REF)
     live = (await target.observe([key]))[key]
     assert live.presence is Presence.UNKNOWN
@@ -43,13 +55,13 @@ async def test_a_kubeconfig_that_nobody_can_read_makes_a_cluster_unknown(
     await target.close()
 
 
-async def test_a_cluster_that_does_not_answer_is_unknown(control_plane: Plane) -> None:
+async def test_a_cluster_that_does_not_answer_is_unknown(
+    control_plane: Plane, tmp_path: Path
+) -> None:
     async def read(credential: Credential) -> str:
         return yaml.safe_dump(control_plane.kubeconfig("http://127.0.0.1:1"))
 
-    target = connect(
-        cluster(), owner="c", renderer=Renderer(find_helm()), credentials=read
-    )
+    target = connected(read, tmp_path)
     key = Key(target.name, REF)
     assert (await target.observe([key]))[key].presence is Presence.UNKNOWN
     await target.close()

@@ -159,7 +159,7 @@ def _never_pruned(patch: pytest.MonkeyPatch) -> None:
 
 
 def _recorded_last(patch: pytest.MonkeyPatch) -> None:
-    record, apply = Writer._record, Writer._apply
+    record, apply = Writer.record, Writer._apply
     late: list[Any] = []
 
     async def hold(self: Any, what: Any) -> None:
@@ -171,7 +171,7 @@ def _recorded_last(patch: pytest.MonkeyPatch) -> None:
             await record(self, late.pop())
         return live
 
-    patch.setattr(Writer, "_record", hold)
+    patch.setattr(Writer, "record", hold)
     patch.setattr(Writer, "_apply", then)
 
 

@@ -1,0 +1,92 @@
+"""A declared Cluster -> its targets. (I/O: reads the kubeconfig when first asked)
+
+``Clusters`` calls it once for each cluster. The kubeconfig is a credential: it is read
+where the Cluster says, decrypted in memory, and never written anywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from reconciler.render import addon_target, cluster_target
+from reconciler.targets.helm import Charts, HelmTarget
+from reconciler.targets.helm.command import HelmCommand
+from reconciler.targets.kubernetes.client import Access, Client
+from reconciler.targets.kubernetes.credentials import Credentials
+from reconciler.targets.kubernetes.helm import Renderer
+from reconciler.targets.kubernetes.target import KubernetesTarget
+from schemas.cluster import Cluster
+from schemas.errors import PermanentError
+
+__all__ = ["Connected", "Tools", "connect"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tools:
+    """What every cluster of an environment shares."""
+
+    renderer: Renderer
+    helm: HelmCommand
+    charts: Charts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Connected:
+    """Two targets on one connection: what we apply, and what Helm installs for us."""
+
+    objects: KubernetesTarget
+    addons: HelmTarget
+
+    async def close(self) -> None:
+        await self.objects.close()
+
+
+def connect(
+    cluster: Cluster,
+    *,
+    owner: str,
+    tools: Tools,
+    credentials: Credentials,
+    access: Access | None = None,
+) -> Connected:
+    """Make the targets of ``cluster``; nothing is read or asked before their first use.
+
+    ``owner`` is the environment: two of them on one cluster never see each other's
+    objects. A kubeconfig that cannot be read makes the cluster unknown, not empty.
+    ``access`` is how to reach a cluster that we made ourselves.
+    """
+
+    async def declared() -> Mapping[str, Any]:
+        if cluster.spec.credentials is None:
+            raise PermanentError(
+                f"cannot reach {cluster.ref}: it has no credentials",
+                hint="name its kubeconfig under spec.credentials",
+            )
+        read = yaml.safe_load(await credentials(cluster.spec.credentials))
+        if not isinstance(read, Mapping):
+            raise PermanentError(f"cannot reach {cluster.ref}: no kubeconfig was read")
+        return read
+
+    access = access or Access(kubeconfig=declared)
+    client = Client(access.kubeconfig, token=access.token)
+    return Connected(
+        objects=KubernetesTarget(
+            cluster_target(cluster),
+            client,
+            tools.renderer,
+            owner=owner,
+            credentials=credentials,
+        ),
+        addons=HelmTarget(
+            addon_target(cluster),
+            client,
+            tools.helm,
+            tools.charts,
+            access=access,
+            owner=owner,
+        ),
+    )
