@@ -13,7 +13,7 @@ import ssl
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gateway.accounts import amounts
 from gateway.admission import Admission
@@ -30,6 +30,9 @@ from gateway.ports import Settled
 from gateway.recorder import Recorder, count
 from gateway.snapshot import Address, Key, Route, Snapshot
 from gateway.upstream import Pool
+
+if TYPE_CHECKING:
+    from gateway.store import Store
 
 __all__ = ["Worker"]
 
@@ -52,6 +55,7 @@ class Worker:
         seed: int,
         tell: Callable[[dict[str, Any]], None],
         spool: tuple[Path, str] | None = None,
+        store: Store | None = None,
     ) -> None:
         self.snapshot = snapshot
         self.metrics = Metrics()
@@ -69,6 +73,7 @@ class Worker:
         self._recorder = Recorder(*spool) if spool is not None else None
         self._sweeps = 0
         self._tls = ssl.create_default_context()
+        self.store = store
         self._cold = ColdSide(self)
         self._id_prefix = os.urandom(8).hex().encode()
         self._id_count = 0
@@ -183,6 +188,9 @@ class Worker:
         self.admit(call.exchange)
         return call
 
+    def wake_jobs(self) -> None:
+        self._cold.wake_jobs()
+
     def cold(self) -> asyncio.Protocol:
         return self._cold.protocol()
 
@@ -238,6 +246,7 @@ class Worker:
         self.draining = True
         for connection in list(self._connections):
             connection.close_if_idle()
+        await self._cold.hand_on()
         if self._exchanges:
             try:
                 async with asyncio.timeout(self.snapshot.listener.drain.seconds):

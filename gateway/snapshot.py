@@ -137,6 +137,9 @@ class Key:
     models: bytes
     """The answer to ``GET /v1/models``."""
 
+    def holds(self, now: float) -> bool:
+        return self.expires is None or now < self.expires
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Snapshot:
@@ -155,15 +158,20 @@ class Snapshot:
             key = self.keys.get((PEPPERED, hmac.digest(self.pepper, secret, "sha256")))
         # A lookup by digest leaks, at most, how much of the digest of a wrong
         # key is like that of a right one, which brings nobody nearer to it.
-        if key is None or (key.expires is not None and now >= key.expires):
-            return None
-        return key
+        return key if key is not None and key.holds(now) else None
+
+    def key_named(self, name: str | None, *, now: float) -> Key | None:
+        """Find a key that work was begun with, if it is still good."""
+        found = (key for key in self.keys.values() if key.name == name)
+        return next((key for key in found if key.holds(now)), None)
 
 
 def credentials(given: config.GatewayConfig) -> Iterator[tuple[str, config.Credential]]:
     """List (the field that needs it, where it is) for all secrets of a config."""
     if given.gateway.key_pepper is not None:
         yield "gateway.key_pepper", given.gateway.key_pepper
+    if given.gateway.store is not None and given.gateway.store.database is not None:
+        yield "gateway.store.database", given.gateway.store.database
     for name, key in given.keys.items():
         if key.hash_from is not None:
             yield f'keys."{name}".hash_from', key.hash_from

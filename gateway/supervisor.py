@@ -111,6 +111,15 @@ class Supervisor:
                 for name, path in listener.tls.model_dump().items()
             }
         )
+        self._store: dict[str, Any] | None = None
+        if listener.store is not None:
+            url = bundle.secrets.get("gateway.store.database")
+            self._store = {"folder": str(folder / listener.store.folder), "url": url}
+            from gateway.store import open_store  # noqa: PLC0415  see `documents`
+
+            store = open_store(**self._store)
+            store.create()  # once, before any worker looks
+            store.close()
         self._stopping = False
 
     # What the admin side shows.
@@ -261,6 +270,7 @@ class Supervisor:
                 "bundle": self._bundle.to_json(),
                 "spool": self._spool_of(slot),
                 "tls": self._tls,
+                "store": self._store,
             }
             write_message(slot.writer, message)
 

@@ -16,7 +16,7 @@ import socket
 import ssl
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import uvloop
 
@@ -24,6 +24,9 @@ from gateway.control import read_message, write_message
 from gateway.files import Bundle, compile_bundle
 from gateway.runtime import Worker
 from gateway.snapshot import Snapshot
+
+if TYPE_CHECKING:
+    from gateway.store import Store
 
 __all__ = ["main"]
 
@@ -47,6 +50,7 @@ async def serve(control: socket.socket, listening: socket.socket) -> None:
         seed=int.from_bytes(os.urandom(8)),
         tell=functools.partial(write_message, writer),
         spool=(Path(spool["folder"]), spool["name"]) if spool else None,
+        store=_store(first["store"]),
     )
     await worker.start()
     server = await loop.create_server(
@@ -70,6 +74,14 @@ async def serve(control: socket.socket, listening: socket.socket) -> None:
         await worker.drain()
         listening_task.cancel()
     await worker.close()
+
+
+def _store(given: dict[str, Any] | None) -> Store | None:
+    if given is None:
+        return None
+    from gateway.store import open_store  # noqa: PLC0415  see `documents`
+
+    return open_store(**given)
 
 
 def _tls(given: dict[str, str | None] | None) -> ssl.SSLContext | None:

@@ -41,6 +41,7 @@ __all__ = [
     "Project",
     "Ref",
     "Route",
+    "Store",
     "Target",
     "Timeouts",
     "Tls",
@@ -185,6 +186,23 @@ class Tls(_Table):
     """If set, a client must show a certificate that one of these signed."""
 
 
+class Store(_Table):
+    """Where files, batches and responses are kept."""
+
+    folder: str = "store"
+    """Of the files' contents, relative to the config file. Gateways that share a
+    database share this folder, too."""
+    database: Credential | None = None
+    """A URL, ``postgresql+psycopg://user:password@host/name``; absent: SQLite in the
+    folder, for the gateways of one machine."""
+    quota: Bytes = Bytes("10GiB")
+    """Of one project's files."""
+    keep: Duration = Duration("30d")
+    """How long a response is kept."""
+    batch_width: int = Field(default=16, ge=1, le=1000)
+    """Requests of one batch that are in flight together."""
+
+
 class Listener(_Table):
     """The process itself: where it listens and what it bears."""
 
@@ -206,6 +224,8 @@ class Listener(_Table):
     usage: str | None = None
     """Folder, relative to the config file, for a record of each request. Absent:
     no records, and no budgets, which are counted from them."""
+    store: Store | None = None
+    """Absent: no files, no batches, and no response is kept."""
     drain: Duration = Duration("30s")
     """On SIGTERM: how long requests in flight may go on."""
     head_timeout: Duration = Duration("10s")

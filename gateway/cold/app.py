@@ -13,13 +13,19 @@ from http import HTTPStatus
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from gateway.cold import uploads
+from gateway.cold import batches, files, uploads
+from gateway.cold.batch_run import BatchRunner
+from gateway.cold.jobs import Jobs, Trade
 from gateway.cold.relay import JSON, ColdRuntime
+from gateway.documents import Kind
 from gateway.entry import NO_KEY, key_of, route_of
 from gateway.openai import BadRequest, error_body, model_body
 from gateway.snapshot import Key
 
 __all__ = ["ColdSide"]
+
+_BATCHES = 4
+"""That one worker runs together."""
 
 
 class ColdSide:
@@ -29,7 +35,16 @@ class ColdSide:
         self._runtime = runtime
         app = web.Application(middlewares=[self._guard])
         app.router.add_get("/v1/models/{model:.+}", self._model)
-        uploads.add_routes(app, runtime)
+        for part in (uploads, files, batches):
+            part.add_routes(app, runtime)
+        self._jobs: Jobs | None = None
+        self._working: asyncio.Task[None] | None = None
+        if runtime.store is not None:
+            runner = BatchRunner(runtime, runtime.store)
+            trades: dict[Kind, Trade] = {
+                "batch": Trade(do=runner.run, at_once=_BATCHES)
+            }
+            self._jobs = Jobs(runtime.store, trades, runtime.wall)
         # A client that leaves cancels its handler, which stops the upstream.
         self._runner = web.AppRunner(
             app, access_log=None, handle_signals=False, handler_cancellation=True
@@ -37,8 +52,22 @@ class ColdSide:
 
     async def start(self) -> None:
         await self._runner.setup()
+        if self._jobs is not None:
+            loop = asyncio.get_running_loop()
+            self._working = loop.create_task(self._jobs.run())
+
+    def wake_jobs(self) -> None:
+        if self._jobs is not None:
+            self._jobs.wake()
+
+    async def hand_on(self) -> None:
+        """Stop what outlives requests; another worker goes on with it."""
+        if self._working is not None:
+            self._working.cancel()
+            await asyncio.wait({self._working})
 
     async def close(self) -> None:
+        await self.hand_on()
         await self._runner.cleanup()
 
     def protocol(self) -> asyncio.Protocol:

@@ -6,13 +6,16 @@ The worker as they see it, and an upstream's answer on its way to the client.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from aiohttp import web
 
 from gateway.cold.call import Broken, Call
 from gateway.openai import Request
 from gateway.snapshot import Key, Snapshot
+
+if TYPE_CHECKING:
+    from gateway.store import Store
 
 __all__ = ["JSON", "ColdRuntime", "relay", "send"]
 
@@ -21,6 +24,7 @@ JSON = "application/json"
 
 class ColdRuntime(Protocol):
     snapshot: Snapshot
+    store: Store | None
 
     def wall(self) -> float:
         """Seconds since the epoch."""
@@ -32,6 +36,10 @@ class ColdRuntime(Protocol):
         Raises:
             BadRequest: the key may not, or nothing can.
         """
+        ...
+
+    def wake_jobs(self) -> None:
+        """Look for new work at once."""
         ...
 
 

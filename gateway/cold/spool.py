@@ -109,6 +109,9 @@ class Form:
     def begin_file(self, name: str, filename: str, kind: str | None) -> None:
         self.spool.append(self._head(name, filename, kind))
 
+    def append(self, data: bytes) -> None:
+        self.spool.append(data)
+
     def end_file(self) -> None:
         self.spool.append(b"\r\n")
 

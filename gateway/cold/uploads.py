@@ -8,10 +8,10 @@ same functions as for a small request.
 from __future__ import annotations
 
 import asyncio
-from http import HTTPStatus
 
-from aiohttp import BodyPartReader, MultipartReader, web
+from aiohttp import web
 
+from gateway.cold.forms import read_form, too_large
 from gateway.cold.relay import ColdRuntime, relay
 from gateway.cold.spool import Form, JsonBody, Spool
 from gateway.entry import route_of
@@ -29,9 +29,6 @@ from gateway.snapshot import Key, Route
 
 __all__ = ["add_routes"]
 
-_PIECE = 64 * 1024
-_MAX_FIELD = 64 * 1024
-_MAX_PARTS = 100
 _SAME_SHAPE = frozenset({"openai", "azure"})
 
 
@@ -52,11 +49,6 @@ class Uploads:
     async def form(self, request: web.Request) -> web.StreamResponse:
         """Serve a form; its request begins as soon as its model is known."""
         op = next(op for op in UPLOADS if PATH_OF[op].decode() == request.path)
-        if request.content_type != "multipart/form-data":
-            raise BadRequest(
-                f"cannot read a body of {request.content_type!r}: it is not a form",
-                status=HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
-            )
         form = Form()
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -82,24 +74,12 @@ class Uploads:
         )
 
     async def _read(self, request: web.Request, form: Form) -> None:
-        most = self._runtime.snapshot.listener.max_upload.bytes
-        quiet = self._runtime.snapshot.listener.idle.seconds
-        reader = await request.multipart()
-        for _ in range(_MAX_PARTS):
-            try:
-                async with asyncio.timeout(quiet):
-                    part = await reader.next()
-            except ValueError as error:
-                raise BadRequest(f"cannot read the form: {error}") from error
-            if part is None:
-                if form.model is None:
-                    raise BadRequest(
-                        "cannot choose a model: `model` is missing", param="model"
-                    )
-                form.end()
-                return
-            await _take(part, form, most, quiet)
-        raise BadRequest(f"cannot read the form: it has more than {_MAX_PARTS} parts")
+        listener = self._runtime.snapshot.listener
+        most, quiet_s = listener.max_upload.bytes, listener.idle.seconds
+        await read_form(request, form, most=most, quiet_s=quiet_s)
+        if form.model is None:
+            raise BadRequest("cannot choose a model: `model` is missing", param="model")
+        form.end()
 
     async def large(self, request: web.Request) -> web.StreamResponse:
         """Serve a large JSON body, without holding it where nobody must read it."""
@@ -141,40 +121,4 @@ def _passes(route: Route, op: Op) -> bool:
         choice.target.upstream.dialect in _SAME_SHAPE
         for tier in route.choices[op]
         for choice in tier
-    )
-
-
-async def _take(
-    part: BodyPartReader | MultipartReader, form: Form, most: int, quiet: float
-) -> None:
-    if isinstance(part, MultipartReader) or part.name is None:
-        raise BadRequest("cannot read the form: a part of it has no name")
-    if {"content-encoding", "content-transfer-encoding"} & {
-        name.lower() for name in part.headers
-    }:
-        raise BadRequest(f"cannot read the form: {part.name!r} is encoded")
-    if part.filename is None:
-        value = b""
-        while data := await part.read_chunk(_PIECE):
-            value += data
-            if len(value) > _MAX_FIELD:
-                raise BadRequest(f"cannot read the form: {part.name!r} is too long")
-        form.add_field(part.name, value)
-        return
-    form.begin_file(part.name, part.filename, part.headers.get("content-type"))
-    while True:
-        async with asyncio.timeout(quiet):
-            data = await part.read_chunk(_PIECE)
-        if not data:
-            break
-        if form.spool.size + len(data) > most:
-            raise too_large(most)
-        form.spool.append(data)
-    form.end_file()
-
-
-def too_large(most: int) -> BadRequest:
-    return BadRequest(
-        f"the body is larger than {most} bytes",
-        status=HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     )

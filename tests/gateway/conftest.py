@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from schemas.gateway import Addresses, GatewayConfig
+from schemas.gateway import Addresses, GatewayConfig, Store
 from schemas.gateway_toml import dump, dump_addresses
 from tests.gateway.wire import LISTENER, Gateway, MockUpstream, Start, launch, write
 
@@ -32,7 +32,8 @@ async def spare() -> AsyncIterator[MockUpstream]:
 @pytest.fixture(scope="session")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     """One gateway for all tests that do not look at a whole process' life."""
-    empty = GatewayConfig(gateway=LISTENER)
+    listener = LISTENER.model_copy(update={"store": Store()})
+    empty = GatewayConfig(gateway=listener)
     gateway = launch(tmp_path_factory.mktemp("shared") / "gateway", empty)
     yield gateway
     gateway.process.terminate()
