@@ -23,17 +23,20 @@ async def preview(
     targets: Mapping[str, Target], made: Plan, mask: Callable[[str], str]
 ) -> Plan:
     """The plan with what its targets say of it; ``mask`` takes secrets out."""
-    tasks: dict[Key, asyncio.Task[Preview]] = {}
+    tasks: dict[Key, asyncio.Task[Preview | None]] = {}
     async with asyncio.TaskGroup() as group:
         for step in made.steps:
             target = targets.get(step.key.target)
             writes = step.change.action not in (Action.ADOPT, Action.FORGET)
             if writes and isinstance(target, Previewing):
                 tasks[step.key] = group.create_task(_ask(target, step, mask))
-    return previewed(made, {key: task.result() for key, task in tasks.items()})
+    said = {key: task.result() for key, task in tasks.items()}
+    return previewed(made, {k: found for k, found in said.items() if found is not None})
 
 
-async def _ask(target: Previewing, step: Step, mask: Callable[[str], str]) -> Preview:
+async def _ask(
+    target: Previewing, step: Step, mask: Callable[[str], str]
+) -> Preview | None:
     try:
         return await target.preview(step.change)
     except FoundryError as error:

@@ -72,8 +72,8 @@ class Target(Protocol):
 class Previewing(Protocol):
     """A target that can say what a change would do to the things below it."""
 
-    async def preview(self, change: Change) -> Preview:
-        """Say it, and write nothing.
+    async def preview(self, change: Change) -> Preview | None:
+        """Say it, and write nothing; None where there is nothing to say.
 
         Raises:
             PermanentError, TemporaryError: it would refuse the change; as ``dry_run``.

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from reconciler.targets.base import Progress
+from reconciler.targets.kubernetes.capacity import Way, in_place
 from reconciler.targets.kubernetes.client import Client
 from reconciler.targets.kubernetes.credentials import Credentials, fill
 from reconciler.targets.kubernetes.diff import (
@@ -39,10 +40,11 @@ from reconciler.targets.kubernetes.probe import Probe, serves_model
 from reconciler.targets.kubernetes.reader import WATCHED, Reader, every
 from reconciler.targets.kubernetes.record import record_id
 from reconciler.targets.kubernetes.rehearsal import Rehearsal, rehearse
+from reconciler.targets.kubernetes.room import Room
 from reconciler.targets.kubernetes.watches import Watches
 from reconciler.targets.kubernetes.writer import Writer
 from reconciler.targets.precondition import check_precondition
-from reconciler.values import Action, Change, Health, Key, Live, Presence, Unit
+from reconciler.values import Action, Change, Health, Key, Live, Presence, Preview, Unit
 from renderers.helm import read_release
 from renderers.kubernetes import namespace_of
 from schemas.errors import FoundryError, PermanentError, TemporaryError
@@ -91,6 +93,7 @@ class KubernetesTarget:
         self._writer = Writer(client, self._discovery, owner=owner, gone_s=gone_s)
         self._watches = Watches(client, self._discovery, owner=owner)
         self._probe = probe or serves_model(client)
+        self._room = Room(client)
         self._writing = asyncio.Semaphore(_WRITING)
         self._rehearsed: dict[Key, _Rehearsed] = {}
         self._answered: dict[Key, tuple[str, str]] = {}
@@ -120,6 +123,17 @@ class KubernetesTarget:
             await self._dry_delete(holding)
         elif live.digest != change.unit.digest:
             await self._rehearse(change.unit, live, holding)
+
+    async def preview(self, change: Change) -> Preview | None:
+        """Say how a rollout gets in: beside what serves, in its place, or not yet."""
+        if change.unit is None:
+            return None
+        _, holding = await self._look(change)
+        way = await self._room.surge(change.unit, holding)
+        if way is None:
+            return None
+        told = (way.why,) if way.way is not Way.SURGE else ()
+        return Preview(summary=f"rollout: {way.way}", disruption=told)
 
     async def diff(self, change: Change) -> UnitDiff:
         """Say what ``change`` would change: intended, rendered and live.
@@ -229,6 +243,8 @@ class KubernetesTarget:
             for m in rendered
         ]
         manifests = [await fill(m, self._credentials) for m in manifests]
+        if await self._drains(unit, live, holding):
+            manifests = [in_place(manifest) for manifest in manifests]
         exists = await self._writer.has_namespace(where.namespace)
         rehearsals = await every(
             rehearse(
@@ -247,6 +263,12 @@ class KubernetesTarget:
             digest=unit.digest, version=live.version, objects=kept
         )
         return objects
+
+    async def _drains(self, unit: Unit, live: Live, holding: Holding) -> bool:
+        if live.presence is not Presence.PRESENT:
+            return False
+        way = await self._room.surge(unit, holding)
+        return way is not None and way.way is Way.DRAIN
 
     async def _rendered(self, content: bytes) -> list[Json]:
         """Manifests of a release; none of one whose chart this version has no more."""
