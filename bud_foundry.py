@@ -8,12 +8,16 @@ processes: in a checkout they lie next to this file, in a wheel below
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
 _HERE = Path(__file__).resolve().parent
 ROOT = _HERE / "bud_foundry_tree" if (_HERE / "bud_foundry_tree").is_dir() else _HERE
 sys.path.insert(0, str(ROOT))
+# The optimizer's arithmetic is small; threads that spin while they wait for each other
+# would take the cores from the engines beside it, and round in another order.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
 def main() -> None:

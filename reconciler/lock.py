@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, Final
 
 import rfc8785
@@ -49,6 +49,8 @@ class Entry:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lock:
     entries: Mapping[Ref, Entry]
+    calibration: Mapping[str, Any] = field(default_factory=dict)
+    """What `bud optimizer feedback` learned of the environment's own measurements."""
 
 
 def digest(content: object) -> str:
@@ -89,6 +91,14 @@ def entry(decision: Decision, inputs: Inputs, *, autoscaled: bool) -> Entry:
         "measuredPoints": decision.measured_points,
         "memory": _numbers(decision.memory_gib),
         "cost": {"usdPerHour": _maybe(chosen.usd_per_h)},
+        "front": [
+            {
+                "spent": _number(point.spent),
+                "tokensPerS": _number(point.tokens_per_s),
+                "label": point.label,
+            }
+            for point in decision.front
+        ],
         "notes": list(decision.notes),
         "runnersUp": [
             {
@@ -105,13 +115,15 @@ def entry(decision: Decision, inputs: Inputs, *, autoscaled: bool) -> Entry:
 
 def dump(lock: Lock) -> bytes:
     """The file's bytes: sorted by project and name, one spelling a value."""
-    content = {
+    content: dict[str, Any] = {
         "version": VERSION,
         "endpoints": {
             f"{ref.project}/{ref.name}": dict(found.data)
             for ref, found in sorted(lock.entries.items())
         },
     }
+    if lock.calibration:
+        content["calibration"] = lock.calibration
     text = yaml.safe_dump(
         content, sort_keys=False, allow_unicode=True, default_flow_style=False, width=88
     )
@@ -139,7 +151,7 @@ def parse(data: Mapping[str, Any]) -> Lock:
             raise ValueError(
                 f"cannot read lock: entry {name!r} lacks {error}"
             ) from error
-    return Lock(entries=entries)
+    return Lock(entries=entries, calibration=data.get("calibration") or {})
 
 
 def _entry(data: Mapping[str, Any]) -> Entry:

@@ -15,6 +15,7 @@ import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from threading import Lock
 
 import orjson
@@ -25,6 +26,7 @@ from reconciler.apply import Applier
 from reconciler.clusters import Clusters
 from reconciler.holds import held, records
 from reconciler.observe import observe
+from reconciler.optimizer.shown import decision_of
 from reconciler.overlay import overlay
 from reconciler.plan import Plan, plan
 from reconciler.preview import preview
@@ -38,6 +40,7 @@ from reconciler.values import Commit, Desired, Key, Live, Outcome, Rendered
 from schemas.catalog import Catalog, catalog_digest
 from schemas.environment import EnvironmentSpec
 from schemas.errors import PermanentError
+from schemas.objects import Ref
 
 __all__ = ["Pipeline", "Prepared"]
 
@@ -92,7 +95,11 @@ class Pipeline:
         if self.clusters is not None:
             await self.clusters.follow(desired, self.store.inventory(), self.targets)
         made, observed = await self.compare(
-            tree.commit, desired.environment.spec, rendered, _inputs(desired, rendered)
+            tree.commit,
+            desired.environment.spec,
+            rendered,
+            _inputs(desired, rendered),
+            decided=partial(decision_of, desired.lock),
         )
         return Prepared(
             plan=made, desired=desired, rendered=rendered, observed=observed
@@ -111,6 +118,7 @@ class Pipeline:
         settings: EnvironmentSpec,
         rendered: Rendered,
         inputs: Mapping[str, str],
+        decided: Callable[[Ref], Mapping[str, object] | None] = lambda _: None,
     ) -> tuple[Plan, Mapping[Key, Live]]:
         """observe, plan: what is rendered against what lives."""
         owned, frozen = self.store.inventory(), self.store.frozen()
@@ -134,6 +142,7 @@ class Pipeline:
                 now=self.clock(),
             ),
             inputs={"commit": commit.sha, **inputs},
+            decided=decided,
         )
         return await preview(self.targets, made, self.mask), observed
 

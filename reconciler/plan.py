@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 import orjson
@@ -65,6 +65,8 @@ class Plan:
     unchanged: int
     inputs: Mapping[str, str]
     """Everything that was read, as digests; what apply compares when it re-reads."""
+    decisions: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+    """What the optimizer chose for each Endpoint that is created or changed."""
     digest: str = field(default="")
 
     @property
@@ -107,6 +109,7 @@ class Plan:
                 }
                 for step in self.steps
             ],
+            "decisions": dict(sorted(self.decisions.items())),
             "blocked": [
                 {
                     "key": str(item.key),
@@ -121,7 +124,7 @@ class Plan:
         }
 
 
-def plan(
+def plan(  # noqa: PLR0913 - all that a plan may depend on, by name
     *,
     commit: Commit,
     environment: str,
@@ -131,6 +134,7 @@ def plan(
     owned: Mapping[Key, Owned],
     held: Mapping[Key, tuple[Waits, str]],
     inputs: Mapping[str, str],
+    decided: Callable[[Ref], Mapping[str, object] | None] = lambda _: None,
 ) -> Plan:
     """Compare what shall be with what is, and order the difference.
 
@@ -143,6 +147,7 @@ def plan(
         owned: the inventory.
         held: objects that must not be touched now, and why.
         inputs: digests of everything else the plan depends on.
+        decided: what the optimizer chose for an object, as text, if it did.
     """
     steps: dict[Key, Step] = {}
     blocked: dict[Key, Blocked] = {}
@@ -176,6 +181,12 @@ def plan(
         drift=tuple(drift),
         unchanged=unchanged,
         inputs=dict(inputs) | {"live": _live_digest(observed)},
+        decisions={
+            str(step.key.ref): said
+            for step in ordered
+            if step.change.unit is not None
+            and (said := decided(step.key.ref)) is not None
+        },
     )
     return replace(made, digest=hashlib.sha256(made.canonical()).hexdigest())
 

@@ -9,10 +9,11 @@ every other entry as it is.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from reconciler.lock import Entry, Lock, entry, parse, stale
 from reconciler.optimizer import optimizer_for
+from reconciler.optimizer.calibration import Calibration
 from reconciler.optimizer.keeping import keep, only_replicas
 from reconciler.optimizer.posing import clusters_of, inputs_of, model_of, task_of
 from reconciler.optimizer.task import Infeasible, Optimizer, Task
@@ -71,7 +72,7 @@ def resolve(
         if before is not None and _identical(before[0], values):
             resolutions[ref] = before[1]
     new = seen.keys() - resolutions.keys()
-    for ref, question in _questions(desired, catalog, problems, only=new):
+    for ref, question in _questions(desired, catalog, problems, lock, only=new):
         found = lock.entries.get(ref)
         moved = stale(found, question.inputs) if found else ()
         if found is None or moved:
@@ -90,7 +91,7 @@ def _seen(desired: Desired, lock: Lock) -> Iterator[tuple[Ref, Values]]:
         if isinstance(item, Endpoint):
             model = model_of(desired, item)
             clusters = clusters_of(desired, item)
-            yield ref, (item, model, lock.entries.get(ref), *clusters)
+            yield ref, (item, model, lock.entries.get(ref), lock.calibration, *clusters)
 
 
 def _identical(one: Values, other: Values) -> bool:
@@ -111,7 +112,7 @@ def solve(desired: Desired, catalog: Catalog) -> Lock:
     lock = _read(desired)
     problems: list[Problem] = []
     entries: dict[Ref, Entry] = {}
-    for ref, question in _questions(desired, catalog, problems):
+    for ref, question in _questions(desired, catalog, problems, lock):
         found = lock.entries.get(ref)
         moved = stale(found, question.inputs) if found else ()
         if found is not None and not moved:
@@ -129,7 +130,7 @@ def solve(desired: Desired, catalog: Catalog) -> Lock:
         entries[ref] = entry(decision, question.inputs, autoscaled=autoscaled)
     if problems:
         raise SpecError(problems)
-    return Lock(entries=entries)
+    return replace(lock, entries=entries)
 
 
 def questions(desired: Desired, catalog: Catalog) -> dict[Ref, Question]:
@@ -139,7 +140,7 @@ def questions(desired: Desired, catalog: Catalog) -> dict[Ref, Question]:
         SpecError: the catalog does not know what an endpoint names.
     """
     problems: list[Problem] = []
-    found = dict(_questions(desired, catalog, problems))
+    found = dict(_questions(desired, catalog, problems, _read(desired)))
     if problems:
         raise SpecError(problems)
     return found
@@ -149,21 +150,30 @@ def _questions(
     desired: Desired,
     catalog: Catalog,
     problems: list[Problem],
+    lock: Lock,
     *,
     only: Collection[Ref] | None = None,
 ) -> Iterator[tuple[Ref, Question]]:
+    calibration = Calibration.of(lock.calibration)
     for ref, item in sorted(desired.objects.items()):
         if not isinstance(item, Endpoint) or (only is not None and ref not in only):
             continue
         try:
             task = task_of(desired, item, catalog)
-            optimizer = optimizer_for(item.spec.optimizer.method)
+            optimizer = optimizer_for(item.spec.optimizer.method, calibration)
         except PermanentError as error:
             problems.append(
                 Problem(file=desired.files[ref], message=error.args[0], hint=error.hint)
             )
             continue
-        inputs = inputs_of(task, item, identity=optimizer.identity)
+        inputs = inputs_of(
+            task,
+            item,
+            identity=optimizer.identity,
+            measured=calibration.about(task)
+            if item.spec.optimizer.method == "regressor"
+            else {},
+        )
         yield (
             ref,
             Question(endpoint=item, task=task, optimizer=optimizer, inputs=inputs),

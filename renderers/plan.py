@@ -33,6 +33,11 @@ def text(plan: Data) -> str:
     if plan["drift"]:
         lines.append("Drifted:")
         lines += [f"  ? {item['key']}  ({item['detail']})" for item in plan["drift"]]
+    lines += [
+        f"Chosen for {ref}: {said['chosen']['layout']} on {said['chosen']['nodePool']}\n"
+        f"  {_promise(said)}; {said['why']}"
+        for ref, said in plan["decisions"].items()
+    ]
     if plan["steps"]:
         lines.append(f"Apply it: bud apply --plan {plan['digest']}")
     return "\n".join(lines) + "\n"
@@ -55,6 +60,8 @@ def markdown(plan: Data) -> str:
     for step in _by_risk(plan["steps"]):
         if below := list(_preview(step)):
             lines += [f"- {_cell(step['key'])}:", *(f"  - {_cell(b)}" for b in below)]
+    for ref, said in plan["decisions"].items():
+        lines += _choices(ref, said)
     for item in plan["blocked"]:
         lines.append(f"- held back: {_cell(item['key'])}: {_cell(item['detail'])}")
     for item in plan["drift"]:
@@ -71,6 +78,36 @@ def _preview(step: Data) -> Iterator[str]:
     yield f"refused: {found['refused']}" if found["refused"] else found["summary"]
     yield from found["disruption"]
     yield from found["changes"]
+
+
+def _choices(ref: str, said: Data) -> list[str]:
+    """What was chosen for an endpoint, first, and the best alternatives."""
+    rows = [
+        f"| {_cell(o['layout'])} | {o['nodePool']} | {o['ttftMs']} | {o['tpotMs']} "
+        f"| {o['tokensPerS']} | {o['usdPerHour'] or '-'} |"
+        for o in (said["chosen"], *said["alternatives"])
+    ]
+    return [
+        f"<details><summary>{ref}: {said['why']}</summary>",
+        "",
+        "| layout | pool | TTFT ms (90 %) | TPOT ms (90 %) | tok/s | USD/h |",
+        "|---|---|---|---|---|---|",
+        *rows,
+        "",
+        f"{_promise(said)}.",
+        "",
+        "</details>",
+        "",
+    ]
+
+
+def _promise(said: Data) -> str:
+    chosen = said["chosen"]
+    return (
+        f"TTFT {chosen['ttftMs']} ms, TPOT {chosen['tpotMs']} ms, "
+        f"{said['memoryGiB']} GiB a rank, resting on {said['measuredPoints']} "
+        "measured points"
+    )
 
 
 def _headline(plan: Data) -> str:

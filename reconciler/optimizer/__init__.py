@@ -6,10 +6,11 @@ with a ``Decision``. docs/optimizer.md explains the models and their errors.
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Literal
 
+from reconciler.optimizer.calibration import Calibration
 from reconciler.optimizer.heuristic import Heuristic
+from reconciler.optimizer.learned import LearnedPredictor
 from reconciler.optimizer.regressor import Regressor
 from reconciler.optimizer.task import Candidate, Decision, Infeasible, Optimizer, Task
 
@@ -25,7 +26,12 @@ __all__ = [
 ]
 
 
-@cache
-def optimizer_for(method: Literal["regressor", "heuristic"]) -> Optimizer:
-    """The optimizer of a method."""
-    return Regressor() if method == "regressor" else Heuristic()
+def optimizer_for(
+    method: Literal["regressor", "heuristic"], calibration: Calibration | None = None
+) -> Optimizer:
+    """The optimizer of a method, told what a team measured itself."""
+    if method == "heuristic":
+        return Heuristic()
+    if calibration is None:
+        return Regressor()
+    return Regressor(predictor=LearnedPredictor(calibration=calibration))

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from reconciler.optimizer.choose import binding, feasible, nearest, order, runners_up
+from reconciler.optimizer.front import pareto
 from reconciler.optimizer.options import Options
 from reconciler.optimizer.prediction import memory
 from reconciler.optimizer.task import Candidate, Decision, Infeasible, Task
@@ -58,6 +59,7 @@ def answer(
         memory_gib=table.row(0),
         method=identity,
         considered=len(found),
+        front=pareto(found),
         measured_points=int(found.prediction.points[best]),
     )
 

@@ -2,7 +2,7 @@
 
 It sees shares and ratios of the arithmetic's own terms rather than names, so that
 what it learns of one model may hold for the next. Single-purpose wrapper of the
-library: fixed seed, two threads, exact histograms, so that the same rows give the
+library: fixed seed, one thread, histograms, so that the same rows give the
 same trees. The library takes a third of a second to import, and a plan that only
 reads its lock never needs it: it is imported where it is called.
 """
@@ -33,7 +33,7 @@ PARAMETERS: Final = {
     "colsample_bytree": 0.5,
     "min_child_weight": 4,
     "reg_lambda": 4.0,
-    "nthread": 2,
+    "nthread": 1,
     "verbosity": 0,
 }
 PLAIN: Final = (
@@ -64,7 +64,7 @@ class Booster:
     def unpacked(cls, data: bytes) -> Booster:
         import xgboost as xgb  # noqa: PLC0415
 
-        trees = xgb.Booster({"nthread": 2})
+        trees = xgb.Booster({"nthread": 1})
         trees.load_model(bytearray(data))
         return cls(trees)
 

@@ -2,28 +2,34 @@
 
 Errors are kept per (model family, GPU, engine, version), as logarithms. Few
 measurements move a prediction little: each track is drawn towards the model by
-``PRIOR`` measurements' weight. A version that was never measured here takes no
+``PRIOR`` measurements' weight, and many that differ among themselves widen the
+interval to what they show. A version that was never measured here takes no
 offset from another, and a wider interval where others were: an engine's bump is
 what makes predictions stale. Pure; ``forecast`` and the search apply it.
 """
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
-from reconciler.optimizer.cases import Cases
+from reconciler.optimizer.cases import Cases, family_of
 from reconciler.optimizer.layouts import Numbers
 from reconciler.optimizer.performance import Estimate
+from reconciler.optimizer.prediction import BOUND_SHARE
+from reconciler.optimizer.task import Task
 
 __all__ = ["Calibration", "Track", "calibrate"]
 
 KEY: Final = ("family", "gpu", "engine", "version")
+# Measurements from which their spread is believed, and the part of a normal
+# distribution's spread that 90 % lie within.
+SPREAD_FROM: Final = 5
+WITHIN: Final = 1.645
 # A campaign (one engine version on one model) differs from the model by as much as
 # the configurations in it differ from each other, so that after three measurements
 # the team's own are believed more than the model.
@@ -49,6 +55,14 @@ class Track:
     def correction(self) -> float:
         return self.offset * self.count / (self.count + PRIOR)
 
+    @property
+    def shown(self) -> float:
+        """Half of the interval that the measurements themselves show."""
+        return WITHIN * self.spread if self.count >= SPREAD_FROM else 0.0
+
+
+NOTHING: Final = Track(count=0, offset=0.0, spread=0.0, covered=0)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Calibration:
@@ -58,43 +72,66 @@ class Calibration:
 
     def apply(self, cases: Cases, found: Mapping[str, Estimate]) -> dict[str, Estimate]:
         """Correct what was measured here; widen what a version bump made stale."""
-        result = {}
         keys, unversioned = cases.label(*KEY), cases.label(*KEY[:-1])
+        result = {}
         for target, estimate in found.items():
             tracks = self.tracks.get(target, {})
             known = {key.rpartition("|")[0] for key in tracks}
-            shift = np.array(
-                [tracks[key].correction if key in tracks else 0.0 for key in keys]
-            )
-            stale = np.array(
-                [
-                    key not in tracks and short in known
-                    for key, short in zip(keys, unversioned, strict=True)
-                ]
-            )
+            stale = np.isin(unversioned, list(known)) & ~np.isin(keys, list(tracks))
             wider = np.exp(np.where(stale, STALE[target], 0.0))
-            factor: Numbers = np.exp(shift)
+            mine = [tracks.get(key, NOTHING) for key in keys]
+            value = estimate.value * np.exp([track.correction for track in mine])
+            shown = np.exp([track.shown for track in mine])
+            moved = value / estimate.value
             result[target] = Estimate(
-                value=estimate.value * factor,
-                low=estimate.low * factor / wider,
-                bound=estimate.bound * factor * wider,
-                high=estimate.high * factor * wider,
+                value=value,
+                low=np.minimum(estimate.low * moved / wider, value / shown),
+                bound=np.maximum(
+                    estimate.bound * moved * wider, value * shown**BOUND_SHARE
+                ),
+                high=np.maximum(estimate.high * moved * wider, value * shown),
             )
         return result
 
-    def dump(self) -> str:
-        data = {
+    def about(self, task: Task) -> dict[str, dict[str, dict[str, Any]]]:
+        """The tracks that a decision on ``task`` may read, as plain data."""
+        gpus = {pool.gpu for pool in task.pools}
+        mine = {f"{family_of(task.architecture)}|{gpu}|{task.engine}" for gpu in gpus}
+        return {
+            target: found
+            for target, tracks in self.tracks.items()
+            if (
+                found := {
+                    key: asdict(track)
+                    for key, track in tracks.items()
+                    if key.rpartition("|")[0] in mine
+                }
+            )
+        }
+
+    def joined(self, newer: Calibration) -> Calibration:
+        """What was measured last of a key stands for it."""
+        targets = {*self.tracks, *newer.tracks}
+        return Calibration(
+            tracks={
+                target: {**self.tracks.get(target, {}), **newer.tracks.get(target, {})}
+                for target in sorted(targets)
+            }
+        )
+
+    def data(self) -> dict[str, dict[str, dict[str, Any]]]:
+        """As plain data, in order."""
+        return {
             target: {key: asdict(track) for key, track in sorted(tracks.items())}
             for target, tracks in sorted(self.tracks.items())
         }
-        return json.dumps(data, indent=1, sort_keys=True) + "\n"
 
     @classmethod
-    def load(cls, text: str) -> Calibration:
+    def of(cls, data: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Calibration:
         return cls(
             tracks={
                 target: {key: Track(**track) for key, track in tracks.items()}
-                for target, tracks in json.loads(text).items()
+                for target, tracks in data.items()
             }
         )
 

@@ -5,26 +5,29 @@ Mounted by ``reconciler.cli``. Data goes to stdout, everything else to stderr.
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Protocol
 
 import click
 import orjson
 
+from reconciler import lockfile
 from reconciler.load import load
+from reconciler.lock import parse
 from reconciler.optimizer import artefact
 from reconciler.optimizer.calibration import Calibration
-from reconciler.optimizer.evaluation import score, table
-from reconciler.optimizer.explain import explain
-from reconciler.optimizer.explain import picture as drawing
+from reconciler.optimizer.evaluation import decide, score, table
+from reconciler.optimizer.explain import drawn, explain
 from reconciler.optimizer.explain import table as alternatives
-from reconciler.optimizer.forecast import feedback, forecast
+from reconciler.optimizer.feedback import feedback, line_of, read_records
+from reconciler.optimizer.forecast import forecast
+from reconciler.optimizer.rows import read_rows
 from reconciler.optimizer.task import Infeasible
 from reconciler.optimizer.training import left_out, read_measured, train
 from reconciler.overlay import overlay
 from reconciler.resolve import questions
-from reconciler.values import Commit
+from reconciler.values import Commit, Desired
 from schemas.catalog import catalog
 from schemas.errors import PermanentError
 from schemas.objects import Ref
@@ -86,11 +89,13 @@ def train_command(data: Path, seed: int, output: Path) -> None:
 def evaluate_command(data: Path, seed: int, *, as_json: bool) -> None:
     """Score what is left out, beside AIConfigurator on the same rows."""
     measured = read_measured(data, catalog())
-    scores = score(measured, left_out(measured, seed=seed))
+    found = left_out(measured, seed=seed)
+    scores, chosen = score(measured, found), decide(measured, found)
     if as_json:
-        click.echo(orjson.dumps([asdict(s) for s in scores]).decode())
+        report = {"errors": scores, "decisions": chosen}
+        click.echo(orjson.dumps(report).decode())
     else:
-        click.echo(table(scores))
+        click.echo(table(scores, chosen))
 
 
 @optimizer.command("predict")
@@ -115,7 +120,9 @@ def evaluate_command(data: Path, seed: int, *, as_json: bool) -> None:
 )
 def predict_command(source: Path, output: Path, calibration: Path | None) -> None:
     """Predict each configuration of a CSV, line for line."""
-    known = Calibration.load(calibration.read_text()) if calibration else None
+    known = (
+        Calibration.of(orjson.loads(calibration.read_bytes())) if calibration else None
+    )
     rows = forecast(source, output, artefact.shipped(), catalog(), calibration=known)
     unknown = sorted({what for row in rows for what in row.assumed})
     for what in unknown:
@@ -128,27 +135,75 @@ def predict_command(source: Path, output: Path, calibration: Path | None) -> Non
     "--input",
     "source",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    required=True,
     envvar="BUD_INPUT",
-    help="the columns of `predict`, with the measured ttft_ms and tpot_ms",
+    help="the columns of `predict`, or endpoint, with the measured ttft_ms and tpot_ms",
+)
+@click.option(
+    "--records",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    envvar="BUD_RECORDS",
+    help="folder of the gateway's records, measured of every endpoint they name",
 )
 @click.option(
     "--output",
     type=click.Path(path_type=Path, dir_okay=False),
-    required=True,
     envvar="BUD_OUTPUT",
-    help="the calibration, which `predict` takes",
+    help="the calibration, which `predict` takes; left out, the environment's lock, "
+    "which `resolve` reads",
 )
-def feedback_command(source: Path, output: Path) -> None:
+@click.pass_obj
+def feedback_command(
+    context: Checkout | None,
+    source: Path | None,
+    records: Path | None,
+    output: Path | None,
+) -> None:
     """Compare measurements with what was predicted, and learn from them."""
-    found = feedback(source, artefact.shipped(), catalog())
-    output.write_text(found.dump(), encoding="utf-8")
+    desired = None if context is None else _desired(context)
+    running = {} if desired is None else _running(desired)
+    lines = [] if source is None else read_rows(source)
+    if records is not None:
+        replicas = {name: int(line["replicas"]) for name, line in running.items()}
+        lines += read_records(records, replicas)
+    if not lines:
+        raise PermanentError(
+            "cannot learn from nothing: no measured line was found",
+            hint="give --input with lines, or --records with 20 streams an endpoint",
+        )
+    found = feedback(lines, running, artefact.shipped(), catalog())
+    _tell(found)
+    if output is not None:
+        output.write_bytes(orjson.dumps(found.data(), option=orjson.OPT_INDENT_2))
+    elif context is not None and desired is not None:
+        before = parse(desired.lock)
+        known = Calibration.of(before.calibration).joined(found)
+        path = lockfile.write(
+            context.repo, context.environment, replace(before, calibration=known.data())
+        )
+        click.echo(f"wrote {path}; `bud resolve` decides by it", err=True)
+
+
+def _tell(found: Calibration) -> None:
     for target, tracks in sorted(found.tracks.items()):
         for key, track in sorted(tracks.items()):
             click.echo(
                 f"{target} {key}: {track.count} measured, {100 * track.offset:+.0f} % "
                 f"off, {track.covered} inside the interval"
             )
+
+
+def _desired(context: Checkout) -> Desired:
+    return overlay(load(context.repo, Commit(sha="0" * 40)), context.environment)
+
+
+def _running(desired: Desired) -> dict[str, dict[str, str]]:
+    """Each GPU endpoint of the lock whose replicas are counted, as a line."""
+    entries, posed = parse(desired.lock).entries, questions(desired, catalog())
+    return {
+        f"{ref.project}/{ref.name}": line_of(posed[ref].task, found.resolution)
+        for ref, found in entries.items()
+        if ref in posed and found.resolution.gpu and found.resolution.replicas
+    }
 
 
 @click.command()
@@ -163,8 +218,7 @@ def feedback_command(source: Path, output: Path) -> None:
 def optimize(context: Checkout, endpoint: str, picture: Path | None) -> None:
     """Explain ENDPOINT: the best alternatives, what binds, what one more GPU buys."""
     ref = Ref.parse(endpoint if "/" in endpoint else f"Endpoint/{endpoint}")
-    documents = load(context.repo, Commit(sha="0" * 40))
-    posed = questions(overlay(documents, context.environment), catalog())
+    posed = questions(_desired(context), catalog())
     if ref not in posed:
         raise PermanentError(
             f"cannot explain {ref}: environment {context.environment} has no such "
@@ -180,7 +234,7 @@ def optimize(context: Checkout, endpoint: str, picture: Path | None) -> None:
             hint=error.alternatives or "widen the node pools or what is fixed",
         ) from error
     if picture is not None:
-        picture.write_text(drawing(found), encoding="utf-8")
+        picture.write_text(drawn(found), encoding="utf-8")
     if context.as_json:
         click.echo(orjson.dumps(asdict(found)).decode())
     else:

@@ -14,12 +14,21 @@ import numpy as np
 
 from reconciler.optimizer.cases import Mask
 from reconciler.optimizer.conformal import SPLITS, LeftOut, Split, score_bands
+from reconciler.optimizer.decisions import (
+    Choosing,
+    Outcomes,
+    choose_all,
+    ranking_regret,
+)
 from reconciler.optimizer.layouts import Numbers
 from reconciler.optimizer.performance import Estimate
 from reconciler.optimizer.rows import numbers
 from reconciler.optimizer.training import Measured
 
-__all__ = ["Score", "predictions", "score", "table"]
+__all__ = ["Chosen", "Score", "decide", "predictions", "score", "table"]
+
+# Percent added to the peer's predictions before they meet a target.
+PEER_MARGINS = (0, 10, 30)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +44,10 @@ class Score:
     """Percent of measurements inside the 90 % interval."""
     width: float
     """High over low of the median interval."""
+    held_rows: int
+    held_mean: float
+    """Of the runs whose load the cache holds at once: of the others, the longest
+    waits decide the mean."""
     arithmetic: float
     """The fitted arithmetic's mean error, without corrections."""
     peer_rows: int
@@ -69,6 +82,7 @@ def score(data: Measured, found: Mapping[str, LeftOut]) -> list[Score]:
             both = np.isfinite(peer)
             plain = found[split.name].parts[target].arithmetic
             everything = np.ones(len(measured), dtype=bool)
+            held = data.cases["waiting"] == 0
             mean, median = _errors(value, measured, data.weights, everything)
             on_peer = _errors(value, measured, data.weights, both)
             peers = _errors(peer, measured, data.weights, both)
@@ -81,6 +95,8 @@ def score(data: Measured, found: Mapping[str, LeftOut]) -> list[Score]:
                     median=median,
                     covered=100 * float(np.average(inside, weights=data.weights)),
                     width=float(np.median(high / low)),
+                    held_rows=int(held.sum()),
+                    held_mean=_errors(value, measured, data.weights, held)[0],
                     arithmetic=_errors(plain, measured, data.weights, everything)[0],
                     peer_rows=int(both.sum()),
                     mean_on_peer=on_peer[0],
@@ -92,19 +108,85 @@ def score(data: Measured, found: Mapping[str, LeftOut]) -> list[Score]:
     return scores
 
 
-def table(scores: list[Score]) -> str:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chosen:
+    """What choosing by a predictor costs, beside the peer on its rows."""
+
+    split: str
+    by: str
+    outcomes: Outcomes
+    ranking_regret: float
+
+
+def decide(data: Measured, found: Mapping[str, LeftOut]) -> list[Chosen]:
+    """Choices from left-out predictions, and from the peer's as they stand."""
+    everything = np.ones(len(data.ttft), dtype=bool)
+    chosen = []
+    for split in SPLITS:
+        first, token = (
+            predictions(split, found[split.name], data, target)
+            for target in ("ttft", "tpot")
+        )
+        ours = Choosing(
+            ttft=first.value,
+            tpot=token.value,
+            ttft_bound=first.bound,
+            tpot_bound=token.bound,
+        )
+        chosen.append(_chosen(split.name, "ours", data, ours, everything))
+    ttft, tpot = (numbers(data.lines, f"aic_{t}_ms") for t in ("ttft", "tpot"))
+    both = np.isfinite(ttft) & np.isfinite(tpot)
+    for percent in PEER_MARGINS:
+        by = 1 + percent / 100
+        peer = Choosing(
+            ttft=ttft, tpot=tpot, ttft_bound=ttft * by, tpot_bound=tpot * by
+        )
+        chosen.append(_chosen("peer's rows", f"peer +{percent} %", data, peer, both))
+    return chosen
+
+
+def _chosen(
+    split: str, by: str, data: Measured, predicted: Choosing, rows: Mask
+) -> Chosen:
+    columns = [getattr(predicted, f.name)[rows] for f in fields(Choosing)]
+    mine = Choosing(
+        **dict(zip((f.name for f in fields(Choosing)), columns, strict=True))
+    )
+    known = (data.cases.take(rows), data.ttft[rows], data.tpot[rows], mine)
+    return Chosen(
+        split=split,
+        by=by,
+        outcomes=choose_all(*known),
+        ranking_regret=ranking_regret(*known),
+    )
+
+
+def table(scores: list[Score], chosen: list[Chosen]) -> str:
     """The scores for a person to read."""
     head = (
         f"{'left out':14}{'':5}{'n':>5} {'MAPE':>6}{'median':>7}{'cover':>7}{'width':>6}"
-        f" | {'n':>5} {'MAPE':>6}{'median':>7}  peer {'MAPE':>6}{'median':>7}"
+        f"{'fits':>7}{'MAPE':>6} | {'n':>5} {'MAPE':>6}{'median':>7}"
+        f"  peer {'MAPE':>6}{'median':>7}"
     )
     rows = [
         f"{s.split:14}{s.target:5}{s.rows:5} {s.mean:6.1f}{s.median:7.1f}"
-        f"{s.covered:7.1f}{s.width:6.2f} | {s.peer_rows:5} {s.mean_on_peer:6.1f}"
+        f"{s.covered:7.1f}{s.width:6.2f}{s.held_rows:7}{s.held_mean:6.1f} | "
+        f"{s.peer_rows:5} {s.mean_on_peer:6.1f}"
         f"{s.median_on_peer:7.1f}       {s.peer_mean:6.1f}{s.peer_median:7.1f}"
         for s in scores
     ]
-    return "\n".join([head, *rows])
+    choices = [
+        f"{c.split:14}{c.by:11}{c.outcomes.tasks:6}{c.outcomes.targets:8}"
+        f"{c.outcomes.missed:8.1f}{c.outcomes.none_found:6.1f}"
+        f"{c.outcomes.lost_when_met:6.1f}{c.outcomes.score:7.1f}"
+        f"{c.ranking_regret:8.2f}"
+        for c in chosen
+    ]
+    below = (
+        f"{'left out':14}{'chosen by':11}{'tasks':>6}{'targets':>8}{'missed':>8}"
+        f"{'none':>6}{'lost':>6}{'score':>7}{'regret':>8}"
+    )
+    return "\n".join([head, *rows, "", below, *choices])
 
 
 def _errors(

@@ -1,4 +1,4 @@
-"""`bud optimizer predict` and `feedback`: CSV files of configurations. (I/O)
+"""`bud optimizer predict`: a CSV file of configurations. (I/O)
 
 One line out for each line in, in order, whatever a line says: an unknown model, GPU
 or engine is the nearest known with the widest band, never an error.
@@ -13,19 +13,18 @@ from typing import Final
 
 import numpy as np
 
-from reconciler.optimizer.calibration import Calibration, calibrate
+from reconciler.optimizer.calibration import Calibration
 from reconciler.optimizer.performance import Estimate, PerformanceModel, Regime
 from reconciler.optimizer.rows import (
     Row,
     cases_of,
     memory_of_rows,
-    numbers,
     read_rows,
     row_of,
 )
 from schemas.catalog import Catalog
 
-__all__ = ["COLUMNS", "estimates_of", "feedback", "forecast"]
+__all__ = ["COLUMNS", "estimates_of", "forecast"]
 
 COLUMNS: Final = (
     "ttft_ms",
@@ -91,13 +90,3 @@ def estimates_of(rows: Sequence[Row], model: PerformanceModel) -> dict[str, Esti
             high=np.where(assumed, high, estimate.high),
         )
     return found
-
-
-def feedback(source: Path, model: PerformanceModel, catalog: Catalog) -> Calibration:
-    """Compare the measured columns ttft_ms and tpot_ms with what is predicted."""
-    lines = read_rows(source)
-    rows = [row_of(line, catalog) for line in lines]
-    if not rows:
-        return Calibration(tracks={})
-    measured = {target: numbers(lines, f"{target}_ms") for target in ("ttft", "tpot")}
-    return calibrate(cases_of(rows), estimates_of(rows, model), measured)

@@ -8,13 +8,15 @@ of zero, which leaves the arithmetic. Pure.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
 
-from reconciler.optimizer.cases import LABELS, Cases, Mask, Texts
+from reconciler.optimizer.cases import LABELS, Cases
 from reconciler.optimizer.coefficients import Matrix
 from reconciler.optimizer.layouts import Numbers
 
@@ -28,13 +30,28 @@ CENTRE: Final = np.log(np.array([32.0, 2000.0, 1000.0, 4.0]))
 SPREAD: Final = np.array([1.3, 1.0, 1.0, 0.7])
 # Concurrency, input and output are alike within about this many such units.
 ALIKE: Final = 0.8
+# What a step does, in logarithms and in units of about its spread, but for the share
+# of prompts. Close and near are within one and two and a half of all together.
+STEPS: Final = {
+    "prefill": 1.0,
+    "decode": 0.7,
+    "running": 1.2,
+    "devices": 0.7,
+}
+SHARE_SPREAD: Final = 0.25
+WIDTHS: Final = {"close": 1.0, "near": 2.5}
 ROUNDS: Final = 3
+# Cases that are corrected at once: bounds memory.
+PART: Final = 2000
+
+Codes = np.ndarray[tuple[int, int], np.dtype[np.int64]]
 
 
 @dataclass(frozen=True, slots=True)
 class Shares:
     """Cases with the same ``labels`` share an error of ``variance``; ``by`` says
-    whether wholly (empty), in proportion to a load, or where all loads are alike."""
+    whether wholly (empty), in proportion to a load, where all loads are alike, or
+    where what a step does is close or near."""
 
     labels: tuple[str, ...]
     by: str
@@ -63,63 +80,75 @@ def _kin(noise: float, rows: Sequence[tuple[str, str, float]]) -> Kin:
     )
 
 
-# Variances of log(measured / arithmetic) that make the training rows most likely
-# (marginal likelihood, rounded; benchmarks/optimizer/likelihood.py). A campaign, one
-# engine version on one model, differs most: about 17 % in TPOT, 23 % in TTFT.
+# Variances of log(measured / arithmetic) near those that make the training rows most
+# likely (marginal likelihood, rounded; benchmarks/optimizer/likelihood.py). A campaign,
+# one engine version on one model, differs most: about 17 % in TPOT, 24 % in TTFT.
 TOKEN: Final = _kin(
-    0.0015,
+    0.0012,
     [
-        ("campaign", "", 0.027),
-        ("family kind engine", "", 0.005),
-        ("engine family", "output", 0.005),
-        ("curve", "alike", 0.004),
-        ("curve version", "", 0.0036),
-        ("family precision engine", "", 0.0035),
-        ("engine precision", "", 0.003),
-        ("engine family", "", 0.003),
-        ("engine", "", 0.003),
-        ("gpu", "", 0.003),
-        ("gpu precision", "", 0.003),
-        ("engine family", "devices", 0.003),
-        ("family", "", 0.0027),
-        ("engine gpu", "", 0.0024),
-        ("engine kind", "", 0.0023),
-        ("family gpu engine", "", 0.0023),
-        ("curve", "concurrency", 0.0021),
-        ("engine family", "input", 0.001),
-        ("engine", "alike", 0.001),
-        ("engine family", "alike", 0.0008),
+        ("campaign", "", 0.03),
+        ("engine family", "near", 0.018),
+        ("engine", "near", 0.01),
+        ("family gpu engine", "close", 0.0065),
+        ("family precision engine", "", 0.006),
+        ("curve version", "", 0.0038),
+        ("family kind engine", "", 0.0035),
+        ("gpu", "", 0.0026),
+        ("engine", "alike", 0.0025),
+        ("engine precision", "", 0.0025),
+        ("family", "", 0.0025),
+        ("engine", "", 0.002),
+        ("engine family", "", 0.002),
+        ("engine kind", "", 0.002),
+        ("engine shape", "near", 0.002),
+        ("curve", "close", 0.0011),
+        ("engine", "close", 0.001),
+        ("engine gpu", "", 0.001),
+        ("gpu precision", "", 0.001),
+        ("curve", "concurrency", 0.0008),
+        ("family gpu engine", "", 0.0008),
+        ("engine kind", "close", 0.0007),
+        ("engine family", "alike", 0.0004),
+        ("curve", "alike", 0.0004),
+        ("engine family", "output", 0.0003),
+        ("engine family", "devices", 0.0003),
     ],
 )
 FIRST: Final = _kin(
-    0.011,
+    0.0085,
     [
-        ("campaign", "", 0.053),
-        ("curve", "alike", 0.036),
-        ("engine kind", "", 0.035),
-        ("engine", "alike", 0.031),
-        ("engine family", "input", 0.023),
-        ("engine family", "concurrency", 0.019),
-        ("family kind engine", "", 0.014),
-        ("engine family", "alike", 0.013),
+        ("engine family", "near", 0.12),
+        ("campaign", "", 0.06),
+        ("engine kind", "", 0.045),
+        ("engine", "near", 0.04),
+        ("family kind engine", "", 0.03),
+        ("curve", "alike", 0.0287),
+        ("engine", "alike", 0.0245),
+        ("engine precision", "", 0.02),
+        ("engine family", "", 0.02),
+        ("engine family", "input", 0.018),
+        ("shape engine", "", 0.015),
         ("engine", "", 0.013),
-        ("engine precision", "", 0.013),
-        ("engine family", "devices", 0.011),
-        ("family", "", 0.011),
-        ("engine family", "", 0.011),
+        ("family", "", 0.012),
         ("gpu precision", "", 0.01),
-        ("shape engine", "", 0.01),
         ("engine gpu", "", 0.01),
-        ("family gpu engine", "", 0.008),
+        ("engine kind", "close", 0.01),
         ("engine family", "output", 0.007),
-        ("curve version", "", 0.005),
+        ("engine shape", "near", 0.006),
         ("gpu", "", 0.005),
-        ("curve", "concurrency", 0.004),
+        ("engine family", "alike", 0.005),
+        ("engine family", "concurrency", 0.005),
+        ("family gpu engine", "", 0.005),
+        ("curve", "close", 0.0046),
+        ("engine family", "devices", 0.0045),
+        ("curve version", "", 0.004),
+        ("engine gpu", "close", 0.0026),
+        ("curve", "concurrency", 0.001),
     ],
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Kinship:
     """The measured cases, and how much each weighs in a correction."""
 
@@ -130,14 +159,67 @@ class Kinship:
     def correct(self, cases: Cases) -> Numbers:
         """The logarithm that the arithmetic of each case is off by, as expected.
 
-        Cases that differ in batch and chunk alone are computed once.
+        Cases that differ in a batch that is never full are computed once.
         """
-        label = np.unique(cases.label(*LABELS), return_inverse=True)[1]
-        key = np.column_stack([label, _loads(cases)])
+        key = np.column_stack([self._codes_of(cases), _loads(cases), _steps(cases)])
         _, first, where = np.unique(key, axis=0, return_index=True, return_inverse=True)
         once = cases.take(first)
-        correction: Numbers = _covariance(self.kin, once, self.measured) @ self.weights
-        return correction[where.ravel()]
+        parts = [
+            self._correct(once.take(np.arange(start, min(start + PART, len(once)))))
+            for start in range(0, len(once), PART)
+        ]
+        return np.concatenate(parts)[where.ravel()]
+
+    def _correct(self, cases: Cases) -> Numbers:
+        """The sum over measured cases of covariance times weight, without the matrix:
+        a share that goes by no load is one number for all cases of the same labels."""
+        codes, where = np.unique(self._codes_of(cases), axis=0, return_inverse=True)
+        where = where.ravel()
+        pulls = self._pulls(codes)
+        mine, theirs = _loads(cases), _loads(self.measured)
+        total: Numbers = pulls.pop("").sum(axis=1)[where]
+        for axis, load in enumerate(LOADS):
+            if load in pulls:
+                total += mine[:, axis] * (pulls.pop(load) @ theirs[:, axis])[where]
+        for way, pull in pulls.items():
+            seen = np.flatnonzero(pull.any(axis=0))
+            bell = _ways(cases, self.measured.take(seen), way)
+            total += np.einsum("ij,ij->i", bell, pull[:, seen][where])
+        return total
+
+    def _pulls(self, codes: Codes) -> dict[str, Matrix]:
+        """``by`` -> weight of each measured case for each row of labels."""
+        shape = (len(codes), len(self.weights))
+        pulls: dict[str, Matrix] = defaultdict(lambda: np.zeros(shape))
+        same = {
+            name: codes[:, place, None] == self._codes[None, :, place]
+            for place, name in enumerate(LABELS)
+        }
+        for share in self.kin.shares:
+            both = np.logical_and.reduce([same[name] for name in share.labels])
+            pulls[share.by] += share.variance * both * self.weights
+        return pulls
+
+    @cached_property
+    def _words(self) -> dict[str, dict[str, int]]:
+        """Label -> word -> its number."""
+        return {
+            name: {word: n for n, word in enumerate(np.unique(words).tolist())}
+            for name, words in self.measured.labels.items()
+        }
+
+    @cached_property
+    def _codes(self) -> Codes:
+        return self._codes_of(self.measured)
+
+    def _codes_of(self, cases: Cases) -> Codes:
+        """Labels as numbers; a word that was never measured is like no other."""
+        columns = []
+        for name in LABELS:
+            words, index = np.unique(cases.labels[name], return_inverse=True)
+            known = self._words[name]
+            columns.append(np.array([known.get(w, -1) for w in words.tolist()])[index])
+        return np.column_stack(columns)
 
     def packed(self) -> dict[str, Any]:
         """As data: labels by number, loads, weights. No measured value is in it."""
@@ -148,13 +230,20 @@ class Kinship:
         return {
             "labels": labels,
             "loads": {n: [int(v) for v in self.measured[n]] for n in LOADS},
+            "steps": {
+                n: [float(f"{v:.5g}") for v in self.measured[n]]
+                for n in (*STEPS, "share")
+            },
             "weights": [float(f"{weight:.6g}") for weight in self.weights],
         }
 
     @classmethod
     def unpacked(cls, kin: Kin, data: Mapping[str, Any]) -> Kinship:
         measured = Cases(
-            columns={n: np.array(v, dtype=float) for n, v in data["loads"].items()},
+            columns={
+                n: np.array(v, dtype=float)
+                for n, v in (data["loads"] | data["steps"]).items()
+            },
             labels={
                 name: np.array(part["words"], dtype=str)[part["codes"]]
                 for name, part in data["labels"].items()
@@ -168,7 +257,7 @@ def fit_kinship(kin: Kin, cases: Cases, errors: Numbers, weights: Numbers) -> Ki
 
     A point that even its kin cannot explain is trusted less, round by round.
     """
-    covariance = _covariance(kin, cases, cases)
+    covariance = _covariance(kin, cases)
     noise = _noise(kin, weights, np.ones(len(cases)))
     found: Numbers = np.zeros(len(cases))
     for _ in range(ROUNDS):
@@ -190,32 +279,43 @@ def _loads(cases: Cases) -> Matrix:
     return scaled
 
 
-def _same(mine: Texts, theirs: Texts) -> Mask:
-    """Compared as numbers: a tenth of the time of comparing text with text."""
-    codes = np.unique(np.concatenate([mine, theirs]), return_inverse=True)[1]
-    same: Mask = codes[: len(mine), None] == codes[None, len(mine) :]
-    return same
-
-
-def _covariance(kin: Kin, cases: Cases, measured: Cases) -> Matrix:
-    mine, theirs = _loads(cases), _loads(measured)
-    alike = np.ones((len(cases), len(measured)))
-    for axis in range(LOADS.index("devices")):
-        apart = (mine[:, axis, None] - theirs[None, :, axis]) / ALIKE
-        alike *= np.exp(-(apart**2) / 2)
-    total = np.zeros_like(alike)
-    same: dict[tuple[str, ...], Mask] = {}
+def _covariance(kin: Kin, cases: Cases) -> Matrix:
+    """Of all cases with each other."""
+    ways: dict[str, Matrix | float] = {"": 1.0}
+    for by in {share.by for share in kin.shares} - {""}:
+        ways[by] = _ways(cases, cases, by)
+    by_labels: dict[tuple[str, ...], Matrix | float] = defaultdict(float)
     for share in kin.shares:
-        names = share.labels
-        if names not in same:
-            same[names] = _same(cases.label(*names), measured.label(*names))
-        match share.by:
-            case "":
-                total += share.variance * same[names]
-            case "alike":
-                total += share.variance * same[names] * alike
-            case load:
-                axis = LOADS.index(load)
-                both = mine[:, axis, None] * theirs[None, :, axis]
-                total += share.variance * same[names] * both
+        by_labels[share.labels] += share.variance * ways[share.by]
+    total = np.zeros((len(cases), len(cases)))
+    for labels, part in by_labels.items():
+        codes = np.unique(cases.label(*labels), return_inverse=True)[1]
+        total += part * (codes[:, None] == codes[None, :])
     return total
+
+
+def _ways(cases: Cases, measured: Cases, by: str) -> Matrix:
+    """How far each case goes along with each measured one."""
+    if by in WIDTHS:
+        return _bell(_steps(cases), _steps(measured), WIDTHS[by])
+    mine, theirs = _loads(cases), _loads(measured)
+    if by == "alike":
+        lengths = LOADS.index("devices")
+        return _bell(mine[:, :lengths], theirs[:, :lengths], ALIKE)
+    axis = LOADS.index(by)
+    both: Matrix = mine[:, axis, None] * theirs[None, :, axis]
+    return both
+
+
+def _bell(mine: Matrix, theirs: Matrix, width: float) -> Matrix:
+    """One where two points are the same, next to nothing three widths apart."""
+    square = (mine**2).sum(axis=1)[:, None] + (theirs**2).sum(axis=1)[None, :]
+    apart = np.maximum(square - 2 * mine @ theirs.T, 0.0)
+    bell: Matrix = np.exp(-apart / (2 * width**2))
+    return bell
+
+
+def _steps(cases: Cases) -> Matrix:
+    columns = [np.log(cases[name]) / spread for name, spread in STEPS.items()]
+    steps: Matrix = np.column_stack([*columns, cases["share"] / SHARE_SPREAD])
+    return steps

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from reconciler.optimizer import artefact
+from reconciler.optimizer.calibration import Calibration
 from reconciler.optimizer.cases import make_cases
 from reconciler.optimizer.layouts import Layouts, Numbers
 from reconciler.optimizer.performance import PerformanceModel
@@ -24,6 +25,8 @@ __all__ = ["LearnedPredictor"]
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LearnedPredictor:
     analytic: AnalyticPredictor = field(default_factory=AnalyticPredictor)
+    calibration: Calibration = field(default_factory=lambda: Calibration(tracks={}))
+    """The team's own; an input of its own to a decision, no part of ``identity``."""
 
     @property
     def model(self) -> PerformanceModel:
@@ -48,7 +51,7 @@ class LearnedPredictor:
                 task, pool, precision, layouts, concurrency=concurrency
             )
         cases = make_cases(task, pool, precision, layouts, concurrency=concurrency)
-        found = self.model.predict(cases)
+        found = self.calibration.apply(cases, self.model.predict(cases))
         ttft, tpot = found["ttft"], found["tpot"]
         points = self.model.points(cases.take(np.arange(1)))
         return Prediction(

@@ -101,7 +101,7 @@ class Options:
 
     def _goals(self) -> list[tuple[str, Goal, Numbers]]:
         """Each goal with what is compared with it: the bound that is exceeded once
-        in five, at the goal's percentile; never the mean."""
+        in four, at the goal's percentile; never the mean."""
         goals, p, found = self.task.goals, self.prediction, []
         if goals.ttft_ms is not None:
             first = p.ttft_bound * tail(goals.ttft_ms.percentile, first=True)

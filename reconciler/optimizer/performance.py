@@ -8,15 +8,16 @@ wide as errors were there: that distance is the ``Regime``. Pure.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, field
 from enum import IntEnum
 from typing import Any, Final
 
 import numpy as np
 
 from reconciler.optimizer.booster import Booster, design, fit_booster
-from reconciler.optimizer.cases import Cases
+from reconciler.optimizer.cases import Cases, Mask
 from reconciler.optimizer.coefficients import (
     Coefficients,
     Matrix,
@@ -36,7 +37,6 @@ __all__ = [
     "Regime",
     "Target",
     "fit_model",
-    "regimes",
 ]
 
 
@@ -84,10 +84,15 @@ class Parts:
     kinship: Numbers
     booster: Numbers
 
-    def blend(self, kinship: Numbers | float, booster: Numbers | float) -> Numbers:
+    def blend(
+        self,
+        kinship: Numbers | float,
+        booster: Numbers | float,
+        shift: Numbers | float,
+    ) -> Numbers:
         """The arithmetic with this much of each correction."""
         value: Numbers = self.arithmetic * np.exp(
-            kinship * self.kinship + booster * self.booster
+            kinship * self.kinship + booster * self.booster + shift
         )
         return value
 
@@ -98,9 +103,11 @@ class Band:
 
     kinship: float
     booster: float
+    shift: float
+    """Added to the logarithm: a relative error is least below the median."""
     low: float
     bound: float
-    """What a target is compared with: exceeded once in five."""
+    """What a target is compared with: exceeded once in four."""
     high: float
     """With ``low``, 90 % lie between."""
 
@@ -125,6 +132,7 @@ class PerformanceModel:
     boosters: Mapping[str, Booster]
     bands: Mapping[str, Bands]
     hull: Mapping[str, tuple[float, float]]
+    _counts: dict[tuple[str, ...], Counter[str]] = field(default_factory=dict)
 
     def parts(self, cases: Cases) -> dict[str, Parts]:
         """Arithmetic and corrections of both targets."""
@@ -143,37 +151,52 @@ class PerformanceModel:
         }
 
     def regimes(self, cases: Cases) -> Numbers:
-        measured = self.kinships["tpot"].measured
-        return regimes(cases, measured, self.hull)
+        """The ``Regime`` of each case."""
+
+        def seen(*names: str) -> Mask:
+            known = self._measured(names)
+            mine: Mask = np.array([text in known for text in cases.label(*names)])
+            return mine
+
+        regime = np.full(len(cases), float(Regime.MODEL))
+        regime[seen("family")] = Regime.CELL
+        regime[seen("family", "gpu")] = Regime.CURVE
+        regime[seen(*CURVE)] = Regime.CONFIGURATION
+        outside = ~seen("gpu") | ~seen("engine") | (cases["pipeline"] > 1)
+        for name, (low, high) in self.hull.items():
+            outside |= cases[name] < low / HULL_SLACK
+            outside |= cases[name] > high * HULL_SLACK
+        regime[outside] = Regime.OUTSIDE
+        return regime
 
     def predict(self, cases: Cases) -> dict[str, Estimate]:
         """TTFT and TPOT of each case, in milliseconds."""
         found = self.parts(cases)
-        regime = self.regimes(cases)
-        waits = cases["waiting"] > 0
+        place = 2 * self.regimes(cases).astype(int) + (cases["waiting"] > 0)
         estimates = {}
         for name, parts in found.items():
-            rows = [
-                self.bands[name][int(r), bool(w)]
-                for r, w in zip(regime, waits, strict=True)
-            ]
-            columns = np.array([astuple(b) for b in rows]).T
-            value = parts.blend(columns[0], columns[1])
-            estimates[name] = Estimate(
-                value=value,
-                low=value * np.exp(columns[2]),
-                bound=value * np.exp(columns[3]),
-                high=value * np.exp(columns[4]),
-            )
+            bands = [self.bands[name][r, w] for r in Regime for w in (False, True)]
+            columns = np.array([astuple(band) for band in bands]).T[:, place]
+            value = parts.blend(columns[0], columns[1], columns[2])
+            low, bound, high = value * np.exp(columns[3:])
+            estimates[name] = Estimate(value=value, low=low, bound=bound, high=high)
         return estimates
 
     def points(self, cases: Cases) -> Numbers:
         """Measured points of each case's model on its GPU."""
-        measured = self.kinships["tpot"].measured.label("family", "gpu")
-        mine = cases.label("family", "gpu")
-        return np.array([float((measured == cell).sum()) for cell in mine])
+        known = self._measured(("family", "gpu"))
+        return np.array([float(known[cell]) for cell in cases.label("family", "gpu")])
+
+    def _measured(self, names: tuple[str, ...]) -> Counter[str]:
+        """How often each combination of labels was measured."""
+        if names not in self._counts:
+            measured = self.kinships["tpot"].measured
+            self._counts[names] = Counter(measured.label(*names).tolist())
+        return self._counts[names]
 
 
+# A load is beyond the measured ones when it is off their range by more than this.
+HULL_SLACK: Final = 4.0
 HULL: Final = (
     "concurrency",
     "input",
@@ -236,27 +259,3 @@ def _fit(
         own_ridge=target.own_ridge,
         slack=target.slack,
     )
-
-
-# A load is beyond the measured ones when it is off their range by more than this.
-HULL_SLACK: Final = 4.0
-
-
-def regimes(
-    cases: Cases, measured: Cases, hull: Mapping[str, tuple[float, float]]
-) -> Numbers:
-    """The ``Regime`` of each case."""
-
-    def seen(*names: str) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-        return np.isin(cases.label(*names), measured.label(*names))
-
-    regime = np.full(len(cases), float(Regime.MODEL))
-    regime[seen("family")] = Regime.CELL
-    regime[seen("family", "gpu")] = Regime.CURVE
-    regime[seen(*CURVE)] = Regime.CONFIGURATION
-    outside = ~seen("gpu") | ~seen("engine") | (cases["pipeline"] > 1)
-    for name, (low, high) in hull.items():
-        outside |= cases[name] < low / HULL_SLACK
-        outside |= cases[name] > high * HULL_SLACK
-    regime[outside] = Regime.OUTSIDE
-    return regime

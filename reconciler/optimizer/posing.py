@@ -76,8 +76,17 @@ def task_of(desired: Desired, endpoint: Endpoint, catalog: Catalog) -> Task:
     )
 
 
-def inputs_of(task: Task, endpoint: Endpoint, *, identity: str) -> Mapping[str, object]:
-    """Everything the decision depends on, by the part a person would look at."""
+def inputs_of(
+    task: Task,
+    endpoint: Endpoint,
+    *,
+    identity: str,
+    measured: Mapping[str, object],
+) -> Mapping[str, object]:
+    """Everything the decision depends on, by the part a person would look at.
+
+    ``measured`` is what the team's own measurements say of such tasks, if anything.
+    """
     spec = endpoint.spec.model_dump(mode="json", by_alias=True)
     parts: dict[str, object] = {
         part: spec.get(part)
@@ -95,6 +104,8 @@ def inputs_of(task: Task, endpoint: Endpoint, *, identity: str) -> Mapping[str, 
     parts["precision"] = [str(p) for p in task.precisions]
     parts["nodePools"] = [_plain(pool) for pool in task.pools]
     parts["method"] = identity
+    if measured:
+        parts["calibration"] = measured
     return parts
 
 

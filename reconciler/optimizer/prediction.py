@@ -26,8 +26,8 @@ __all__ = ["AnalyticPredictor", "Prediction", "Predictor", "analyse", "memory", 
 # Half-width of the arithmetic's 90 % interval, as a factor on either side: what
 # its error was on 2,689 measured configurations (docs/optimizer.md).
 ANALYTIC_BAND: Final = {"ttft": 3.0, "tpot": 1.8}
-# Of a lognormal's logarithm, the 80th percentile in terms of the 95th.
-BOUND_SHARE: Final = 0.51
+# Of a lognormal's logarithm, the 75th percentile in terms of the 95th.
+BOUND_SHARE: Final = 0.41
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +37,7 @@ class Prediction:
     ttft_ms: Numbers
     ttft_lo: Numbers
     ttft_bound: Numbers
-    """Exceeded once in five: what a target is compared with."""
+    """Exceeded once in four: what a target is compared with."""
     ttft_hi: Numbers
     tpot_ms: Numbers
     tpot_lo: Numbers

@@ -13,7 +13,6 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Final, Literal
 
@@ -22,9 +21,10 @@ import numpy as np
 from reconciler.optimizer.cases import Cases, join_cases, make_cases
 from reconciler.optimizer.device import Device
 from reconciler.optimizer.layouts import Layouts, Numbers
+from reconciler.optimizer.names import architecture_of
 from reconciler.optimizer.prediction import memory
 from reconciler.optimizer.task import Pool, Task
-from schemas.architecture import Architecture, Precision, architecture_from_config
+from schemas.architecture import Architecture, Precision
 from schemas.catalog import Catalog
 
 __all__ = ["Row", "cases_of", "memory_of_rows", "numbers", "read_rows", "row_of"]
@@ -35,7 +35,8 @@ _ENGINES: Final[Mapping[str, Engine]] = {
     "vllm": "vllm",
     "sglang": "sglang",
     "trtllm": "trtllm",
-    "tensorrt-llm": "trtllm",
+    "tensorrtllm": "trtllm",
+    "trt": "trtllm",
     "llamacpp": "llamacpp",
     "tgis": "vllm",
 }
@@ -119,9 +120,8 @@ def row_of(line: Mapping[str, str], catalog: Catalog) -> Row:
     """Understand one line as far as it goes."""
     assumed: list[str] = []
     model = line.get("model", "").strip()
-    entry = catalog.models.get(model)
-    shape = entry.architecture if entry is not None else _guessed(model)
-    if entry is None:
+    shape, guessed = architecture_of(model, catalog)
+    if guessed:
         assumed.append(f"model {model!r}")
     name = line.get("gpu", "").strip()
     gpu = catalog.gpus.get(name)
@@ -129,12 +129,14 @@ def row_of(line: Mapping[str, str], catalog: Catalog) -> Row:
         near = catalog.gpus.nearest(name, 1) if name else ()
         assumed.append(f"gpu {name!r}")
         gpu = catalog.gpus.find(near[0] if near else FALLBACK_GPU)
-    engine = _ENGINES.get(line.get("backend", "").strip().lower())
+    backend = re.sub(r"[^a-z]", "", line.get("backend", "").lower())
+    engine = _ENGINES.get(backend)
     if engine is None:
         assumed.append(f"backend {line.get('backend', '')!r}")
     devices, tensor = _count(line, "gpus", 1), _count(line, "tp", 0)
     pipeline, data = _count(line, "pp", 1), _count(line, "attn_dp", 1)
-    if not tensor:
+    if not tensor or (line.get("gpus") and tensor * pipeline * data != devices):
+        # GPUs can be counted; what a width means differs from engine to engine.
         tensor = max(1, devices // (pipeline * data))
     return Row(
         model=model,
@@ -212,29 +214,6 @@ def _precision(text: str, shape: Architecture) -> Precision:
         return Precision(name)
     except ValueError:
         return shape.native
-
-
-@cache
-def _guessed(model: str) -> Architecture:
-    """A model nobody described: Llama's shape at the size its name says, else 8B."""
-    found = re.search(r"(\d+(?:\.\d+)?)\s*[bB](?![a-zA-Z])", model)
-    billions = min(max(float(found[1]) if found else 8.0, 0.05), 4000.0)
-    # Parameters grow with the cube of the width where depth grows with it too.
-    layers = max(2, round(32 * (billions / 8) ** (1 / 3)))
-    heads = max(1, round(32 * (billions / 8) ** (1 / 3) / 8) * 8)
-    return architecture_from_config(
-        {
-            "model_type": "llama",
-            "hidden_size": 128 * heads,
-            "intermediate_size": 448 * heads,
-            "num_hidden_layers": layers,
-            "num_attention_heads": heads,
-            "num_key_value_heads": min(8, heads),
-            "vocab_size": 128256,
-            "max_position_embeddings": 131072,
-            "torch_dtype": "bfloat16",
-        }
-    )
 
 
 def numbers(lines: Sequence[Mapping[str, str]], name: str) -> Numbers:

@@ -26,6 +26,7 @@ __all__ = [
     "Limits",
     "Objective",
     "Optimizer",
+    "Point",
     "Pool",
     "Task",
 ]
@@ -148,12 +149,30 @@ class Candidate:
         one = self.tensor * self.pipeline * self.data
         return self.replicas * one if self.gpu is not None else 0
 
+    @property
+    def label(self) -> str:
+        """Short enough for a picture."""
+        return (
+            f"{self.replicas} x {self.gpu or 'cpu'} t{self.tensor} p{self.pipeline} "
+            f"d{self.data} e{self.expert} {self.precision}, batch {self.max_batch}"
+        )
+
     def __str__(self) -> str:
         machines = f"{self.gpus} x {self.gpu}" if self.gpu else "CPU"
         return (
             f"{self.replicas} x tensor {self.tensor} pipeline {self.pipeline} data "
             f"{self.data} at {self.precision} on {machines}, pool {self.node_pool}"
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Point:
+    """One option in the picture of a decision."""
+
+    spent: float
+    """USD an hour, or devices where there is no price."""
+    tokens_per_s: float
+    label: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,6 +193,8 @@ class Decision:
     considered: int
     measured_points: int = 0
     """Measurements of this model on this GPU that the prediction rests on."""
+    front: tuple[Point, ...] = ()
+    """No other option serves as much for less; from cheap to fast."""
     notes: tuple[str, ...] = field(default=())
 
 

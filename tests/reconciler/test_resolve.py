@@ -8,6 +8,8 @@ import pytest
 import yaml
 
 from reconciler.lock import Lock, dump
+from reconciler.optimizer.artefact import shipped
+from reconciler.optimizer.feedback import feedback
 from reconciler.resolve import resolve, solve
 from reconciler.values import Commit, Desired
 from schemas.catalog import catalog
@@ -181,6 +183,30 @@ def test_what_more_replicas_cannot_keep_is_decided_anew() -> None:
     after = solve(replace(four, lock=one.lock), catalog()).entries[CHAT].resolution
     assert before.tensor == 4
     assert (after.tensor, after.replicas) == (1, 4)
+
+
+def test_what_a_team_measured_is_an_input(chat_lines: list[dict[str, str]]) -> None:
+    one = desired(endpoint(optimizer={"method": "regressor"}))
+    before = locked(one)
+    known = feedback(chat_lines, {}, shipped(), catalog()).data()
+    lock = {**before.lock, "calibration": known}
+    with pytest.raises(SpecError, match=": calibration changed since"):
+        resolve(replace(one, lock=lock), catalog())
+    after = solve(replace(one, lock=lock), catalog())
+    again = yaml.safe_load(dump(after))
+    assert again["calibration"] == known
+    now = resolve(replace(one, lock=again), catalog()).resolutions[CHAT].prediction
+    then = resolve(before, catalog()).resolutions[CHAT].prediction
+    assert now["tpot_ms"] > then["tpot_ms"]
+
+
+@pytest.fixture
+def chat_lines() -> list[dict[str, str]]:
+    """Ten runs of the chat endpoint that took 20 ms a token."""
+    line = {"model": "meta-llama/Llama-3.1-8B-Instruct", "gpu": "H100", "isl": "1000"}
+    line |= {"backend": "vllm", "backend_version": "0.19.0", "precision": "bf16"}
+    line |= {"osl": "200", "concurrency": "16", "gpus": "1", "tp": "1"}
+    return [{**line, "tpot_ms": "20"}] * 10
 
 
 def test_an_endpoint_that_is_gone_leaves_the_lock() -> None:

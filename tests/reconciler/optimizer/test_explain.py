@@ -6,7 +6,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from reconciler.optimizer.explain import Explanation, explain, picture, table
+from reconciler.optimizer.explain import Explanation, drawn, explain, table
 from reconciler.optimizer.fleet import place
 from reconciler.optimizer.heuristic import Heuristic
 from reconciler.optimizer.task import Goal, Goals, Infeasible, Pool, Task
@@ -23,16 +23,16 @@ def test_the_first_alternative_is_what_was_chosen(explained: Explanation) -> Non
 
 
 def test_the_front_serves_more_only_for_more(explained: Explanation) -> None:
-    spent = [point.spent for point in explained.front]
-    rates = [point.tokens_per_s for point in explained.front]
+    spent = [point.spent for point in explained.decision.front]
+    rates = [point.tokens_per_s for point in explained.decision.front]
     assert spent == sorted(spent)
     assert rates == sorted(rates)
 
 
 def test_the_picture_is_an_svg_with_every_point(explained: Explanation) -> None:
-    root = ET.fromstring(picture(explained))
+    root = ET.fromstring(drawn(explained))
     circles = root.findall("{http://www.w3.org/2000/svg}circle")
-    assert len(circles) == len(explained.front)
+    assert len(circles) == len(explained.decision.front)
 
 
 def test_the_table_shows_intervals_memory_and_what_binds(

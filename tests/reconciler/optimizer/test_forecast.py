@@ -4,16 +4,14 @@ import csv
 import math
 from pathlib import Path
 
-import numpy as np
 import pytest
 from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reconciler.optimizer.artefact import shipped
-from reconciler.optimizer.calibration import Calibration
 from reconciler.optimizer.cli import optimizer
-from reconciler.optimizer.forecast import COLUMNS, estimates_of, feedback
+from reconciler.optimizer.forecast import COLUMNS, estimates_of
 from reconciler.optimizer.performance import Regime
 from reconciler.optimizer.rows import cases_of, row_of
 from schemas.catalog import catalog
@@ -38,7 +36,7 @@ KNOWN = {
 def written(folder: Path, *lines: dict[str, str]) -> Path:
     path = folder / "rows.csv"
     with path.open("w", newline="") as stream:
-        writer = csv.DictWriter(stream, [*KNOWN, "ttft_ms", "tpot_ms"], restval="")
+        writer = csv.DictWriter(stream, [*KNOWN], restval="")
         writer.writeheader()
         writer.writerows(lines)
     return path
@@ -115,41 +113,3 @@ def test_intervals_widen_with_the_distance() -> None:
     for bands in shipped().bands.values():
         widths = [bands[r, False].high - bands[r, False].low for r in Regime]
         assert widths[0] < widths[1] < min(widths[2], widths[3]) < widths[4]
-
-
-def test_feedback_moves_predictions_towards_the_teams_own(tmp_path: Path) -> None:
-    rows = [row_of(KNOWN, catalog())]
-    before = estimates_of(rows, shipped())
-    slow = {
-        f"{name}_ms": str(float(found.value[0]) * 1.5) for name, found in before.items()
-    }
-    known = feedback(written(tmp_path, *[KNOWN | slow] * 12), shipped(), catalog())
-    again = Calibration.load(known.dump())
-    after = again.apply(cases_of(rows), before)
-    for name in ("ttft", "tpot"):
-        moved = after[name].value[0] / before[name].value[0]
-        assert 1.3 < moved < 1.5
-
-
-def test_an_engine_bump_widens_and_takes_no_offset(tmp_path: Path) -> None:
-    slow = {"ttft_ms": "900", "tpot_ms": "90"}
-    old = KNOWN | {"backend_version": "0.18.0"}
-    known = feedback(written(tmp_path, *[old | slow] * 5), shipped(), catalog())
-    rows = [row_of(KNOWN | {"backend_version": "0.99.0"}, catalog())]
-    before = estimates_of(rows, shipped())
-    after = known.apply(cases_of(rows), before)
-    for name in ("ttft", "tpot"):
-        assert after[name].value[0] == before[name].value[0]
-        assert after[name].high[0] > before[name].high[0]
-
-
-def test_feedback_counts_what_was_inside_the_interval(tmp_path: Path) -> None:
-    rows = [row_of(KNOWN, catalog())]
-    good = {
-        f"{name}_ms": str(found.value[0])
-        for name, found in estimates_of(rows, shipped()).items()
-    }
-    known = feedback(written(tmp_path, KNOWN | good, KNOWN), shipped(), catalog())
-    (track,) = known.tracks["tpot"].values()
-    assert (track.count, track.covered) == (1, 1)
-    assert np.isclose(track.offset, 0, atol=1e-6)

@@ -93,9 +93,9 @@ def test_under_an_autoscaler_the_range_is_kept(chat_task: Task) -> None:
 def test_a_binding_constraint_is_the_one_that_stops_something_better(
     chat_task: Task,
 ) -> None:
-    goals = Goals(tpot_ms=Goal(value=12.0), ttft_ms=Goal(value=1e6))
+    goals = Goals(tpot_ms=Goal(value=10.0), ttft_ms=Goal(value=1e6))
     decision = Heuristic().decide(replace(chat_task, goals=goals))
-    assert decision.binding == "tpot <= 12 ms"
+    assert decision.binding == "tpot <= 10 ms"
 
 
 def test_three_runners_up_differ_in_their_layout(chat_task: Task) -> None:
