@@ -58,6 +58,8 @@ class Options:
     """Let the lock of the checkout follow what is edited there."""
     witness: Callable[[], Awaitable[object]] | None = None
     """Keeps the ledger's head outside of the store after an apply."""
+    trials: Callable[[Prepared], Awaitable[bool]] | None = None
+    """Rules on canaries after each pass; whether anything was decided."""
     jitter: Callable[[], float] = random.random
     """Of waits; between 0 and 1."""
 
@@ -208,6 +210,7 @@ class Daemon:
         self._explain(made)
         self._pace(prepared, settled=made.empty)
         if made.empty:
+            await self._try_canaries(prepared)
             return
         run = Run(
             id=uuid4().hex,
@@ -235,6 +238,11 @@ class Daemon:
         if result == "done":
             self._wait_s = 0.0  # applied means seen: look again at once
         _log.info("applied", result=result, plan=made.digest[:12], steps=len(outcomes))
+
+    async def _try_canaries(self, prepared: Prepared) -> None:
+        """Only of a settled world: while steps run, who answers changes."""
+        if self._options.trials is not None and await self._options.trials(prepared):
+            self._wait_s = 0.0
 
     async def _export(self) -> None:
         if self._options.witness is None:

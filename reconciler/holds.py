@@ -115,7 +115,10 @@ def held(
             detail = f"{item.actor} suspended it until {until}: {item.reason}"
             found[key] = Waits.SUSPENDED, detail
         elif digest in frozen:
-            found[key] = Waits.FROZEN, f"this revision failed: {frozen[digest].reason}"
+            found[key] = (
+                Waits.FROZEN,
+                f"this revision is frozen: {frozen[digest].reason}",
+            )
         elif record is not None and record.digest == digest:
             reason = _backoff(key, record, now) or _fight(
                 record, writers.get(key, ""), now

@@ -21,9 +21,12 @@ from reconciler.daemon import Daemon, Options
 from reconciler.daemon_http import ask_daemon, serve
 from reconciler.foundry import Foundry
 from reconciler.metrics import Metrics
+from reconciler.proposal import propose
 from reconciler.render import find
 from reconciler.source import RemoteBranch, Source
+from reconciler.trials import Trials
 from reconciler.values import Desired
+from renderers.gateway import USAGE
 from schemas.catalog import catalog
 from schemas.endpoint import Endpoint
 from schemas.model import Model
@@ -79,6 +82,13 @@ async def _reconcile(
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     metrics = Metrics()
+    store = foundry.store
+    trials = Trials(
+        store,
+        foundry.home.gateway_config.with_name(USAGE),
+        propose=partial(propose, foundry.repo, foundry.pipeline, store.log),
+        clock=foundry.pipeline.clock,
+    )
     with foundry.store.lead(actor("daemon")) as journal:
         daemon = Daemon(
             foundry.pipeline,
@@ -88,6 +98,7 @@ async def _reconcile(
             metrics=metrics,
             options=Options(
                 resolve=resolving,
+                trials=trials.look,
                 witness=partial(
                     witness.export, foundry.repo, foundry.environment, foundry.store.log
                 ),

@@ -33,7 +33,7 @@ def test_law_17_a_rollback_serves_what_served_before_and_proposes_the_revert(
         team.until("what served before serves", lambda: batch(team) == ["8"])
         team.until("and is recorded", lambda: settled(team))
         why = team.data("why", "Endpoint/chat", code=3)
-        assert "this revision failed: too slow" in why["waits"][0]
+        assert "this revision is frozen: too slow" in why["waits"][0]
         assert any("rollback Endpoint/default/chat" in line for line in why["history"])
 
         team.git("merge", "--quiet", said["branch"])

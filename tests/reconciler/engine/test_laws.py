@@ -481,7 +481,7 @@ def test_law_17_a_rollback_brings_back_what_lived_and_freezes_the_rest(
         (
             "Endpoint/default/chat",
             Waits.FROZEN,
-            "this revision failed: too slow",
+            "this revision is frozen: too slow",
         )
     ]
 

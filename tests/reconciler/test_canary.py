@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from reconciler.targets.kubernetes.canary import Limits, Measure, Sample, Verdict, judge
+from reconciler.canary import Limits, Measure, Sample, Verdict, judge
 
 WINDOW = 100
 LIMITS = Limits(most=4000)

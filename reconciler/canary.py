@@ -1,6 +1,6 @@
 """Promote, go on, or roll back: a sequential test over what a canary measures. Pure.
 
-Whoever shifts a Route's weight calls ``judge`` after each window of measurements. A
+``Trials`` calls ``judge`` whenever the daemon looks. A
 look at the data costs nothing: the bounds hold at every look at once (asymptotic
 confidence sequences with Robbins' normal mixture; Waudby-Smith, Arbour, Sinha,
 Kennedy, Ramdas, "Time-uniform central limit theory and asymptotic confidence
@@ -14,11 +14,24 @@ harmful; silence until the end is a rollback, because nothing was shown.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
-__all__ = ["Limits", "Measure", "Ruling", "Sample", "Verdict", "judge"]
+__all__ = [
+    "Limits",
+    "Measure",
+    "Ruling",
+    "Sample",
+    "Tally",
+    "Verdict",
+    "judge",
+    "measures",
+]
+
+
+_SERVER_ERROR = 500
 
 
 class Verdict(StrEnum):
@@ -92,9 +105,49 @@ class Ruling:
     why: str
 
 
-def judge(measures: Iterable[Measure], limits: Limits) -> Ruling:
+@dataclass(slots=True)
+class Tally:
+    """Everything that was recorded of one side."""
+
+    ttft: Sample = Sample()
+    tpot: Sample = Sample()
+    errors: Sample = Sample()
+
+    def add(self, record: Mapping[str, Any]) -> None:
+        """Count one record of the gateway."""
+        failed = record["status"] >= _SERVER_ERROR
+        self.errors += Sample.of([float(failed)])
+        first, output = record.get("first_seconds"), record["output"] or 0
+        if failed or not record["stream"] or not first:
+            return
+        self.ttft += Sample.of([math.log(first)])
+        rest = record["seconds"] - first
+        if output > 1 and rest > 0:
+            self.tpot += Sample.of([math.log(rest / (output - 1))])
+
+
+def measures(
+    baseline: Tally, canary: Tally, *, latency: float, errors: float
+) -> list[Measure]:
+    """Pair the sides; ``latency`` is a ratio above one, ``errors`` a share.
+
+    Where nobody streams there is no latency to compare; where one side does, silence of
+    the other is no proof.
+    """
+    said = [("errors", errors, baseline.errors, canary.errors)]
+    if baseline.ttft.count or canary.ttft.count:
+        said.append(("ttft", latency, baseline.ttft, canary.ttft))
+    if baseline.tpot.count or canary.tpot.count:
+        said.append(("tpot", latency, baseline.tpot, canary.tpot))
+    return [
+        # No difference at all can never be shown: a percent is the least.
+        Measure(name=name, tolerance=max(most, 0.01), baseline=one, canary=other)
+        for name, most, one, other in said
+    ]
+
+
+def judge(compared: Sequence[Measure], limits: Limits) -> Ruling:
     """Rule on everything that was measured so far."""
-    compared = list(measures)
     if not compared:
         return Ruling(verdict=Verdict.CONTINUE, why="nothing was measured")
     few = min(min(m.baseline.count, m.canary.count) for m in compared)
