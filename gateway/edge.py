@@ -31,8 +31,9 @@ from gateway.openai import (
     read_request,
     request_of,
 )
+from gateway.ports import Client as Party
 from gateway.ports import Runtime
-from gateway.snapshot import Key, Snapshot
+from gateway.snapshot import Key, Route, Snapshot
 
 __all__ = ["Downstream", "EdgeRuntime"]
 
@@ -58,6 +59,20 @@ class EdgeRuntime(Runtime, Protocol):
         ...
 
     def new_request_id(self) -> bytes: ...
+    def exchange(
+        self,
+        client: Party,
+        *,
+        key: Key,
+        route: Route,
+        request: Request,
+        request_id: bytes,
+        framing: Framing,
+        trace: bytes,
+    ) -> Exchange:
+        """Make it, behind the gate if its route has one."""
+        ...
+
     def admit(self, exchange: Exchange) -> None:
         """Start it, now or once its limits let it."""
         ...
@@ -291,8 +306,7 @@ class Downstream(asyncio.Protocol):
     def _start(self, caller: Caller, request: Request) -> None:
         key = caller.key
         route = route_of(key, request.model, request.op)
-        exchange = Exchange(
-            self._runtime,
+        exchange = self._runtime.exchange(
             self,
             key=key,
             route=route,

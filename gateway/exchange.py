@@ -294,6 +294,17 @@ class Exchange:
                 lines=b"retry-after: 5\r\n",
             )
 
+    def serve(self, kind: bytes, body: bytes, lines: bytes) -> None:
+        """Answer with what an upstream said before; ``lines`` tell the client so."""
+        route = b"x-bud-route: %b\r\n" % self.route.name.encode()
+        head = response_head(
+            _OK,
+            b"content-type: %b\r\n%b%b%b" % (kind, self._framing.lines, route, lines),
+            length=len(body),
+            keep_alive=self._framing.keep_alive,
+        )
+        self._finish(head + body, _OK, None)
+
     def refuse(
         self,
         status: HTTPStatus,

@@ -61,6 +61,13 @@ FAMILIES = {
         "histogram",
         _SECONDS,
     ),
+    "bud_gateway_guardrail_total": Family(
+        "What guardrails found, or could not look at",
+        ("route", "guardrail", "outcome"),
+    ),
+    "bud_gateway_cache_total": Family(
+        "Questions that were looked for in the cache", ("route", "outcome")
+    ),
     "bud_gateway_records_dropped_total": Family(
         "Records of requests that a full disk had no room for"
     ),

@@ -12,22 +12,32 @@ import random
 import ssl
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
+from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import orjson
 
 from gateway.accounts import amounts
 from gateway.admission import Admission
 from gateway.answer import Framing
+from gateway.cache import MemoryCache, SharedCache
 from gateway.cold.app import ColdSide
-from gateway.cold.call import Call
+from gateway.cold.call import Broken, Call
 from gateway.edge import Downstream
 from gateway.entry import request_id_of, route_of, trace_lines
 from gateway.exchange import Exchange
+from gateway.gate import Gate, Gated
 from gateway.health import Health, RetryBudget
+from gateway.inspector import Inspector
+from gateway.judge import Judge
 from gateway.metrics import Metrics
-from gateway.openai import Request
-from gateway.ports import Settled
+from gateway.openai import Op, Request, request_of
+from gateway.ports import Client, Settled
 from gateway.recorder import Recorder, count
+from gateway.semantic import Neighbours
+from gateway.shared import connect
 from gateway.snapshot import Address, Key, Route, Snapshot
 from gateway.upstream import Pool
 
@@ -40,6 +50,8 @@ _SWEEP_S = 0.25
 """Timeouts are kept to this: one sweep over all is cheaper than a timer each."""
 _IDLE_UPSTREAM_S = 60.0
 """Below the 75 s after which common servers close an idle connection."""
+_ANY_MODEL = "omni-moderation-latest"
+"""For an upstream that names no model itself: what OpenAI calls its newest."""
 _SWEEPS_A_LEASE = 8
 """A slice that nothing needed for 2 s goes back to where others can have it."""
 
@@ -74,6 +86,14 @@ class Worker:
         self._sweeps = 0
         self._tls = ssl.create_default_context()
         self.store = store
+        self._inspector = Inspector()
+        self._shared = connect(snapshot)
+        memory = snapshot.listener.cache_memory.bytes
+        self._gate = Gate(
+            Judge(self._inspector, self._ask, self.metrics),
+            MemoryCache(memory) if self._shared is None else SharedCache(self._shared),
+            Neighbours(self._ask),
+        )
         self._cold = ColdSide(self)
         self._id_prefix = os.urandom(8).hex().encode()
         self._id_count = 0
@@ -81,7 +101,13 @@ class Worker:
         self._quiet = asyncio.Event()
 
     async def start(self) -> None:
+        self._prepare()
         await self._cold.start()
+
+    def _prepare(self) -> None:
+        guards = (g for route in self.snapshot.routes.values() for g in route.guards)
+        if any(guard.moderation is None for guard in guards):
+            self._inspector.start()
 
     # For the exchanges.
 
@@ -136,6 +162,8 @@ class Worker:
             self._admission.settle(exchange, used)
         if self._recorder is not None:
             self._recorder.settled(exchange, outcome)
+        if isinstance(exchange.client, Gated):
+            exchange.client.settled(outcome.status)
         if self.draining and not self._exchanges:
             self._quiet.set()
 
@@ -148,6 +176,36 @@ class Worker:
         self._id_count += 1
         return b"req-%b%x" % (self._id_prefix, self._id_count)
 
+    def exchange(
+        self,
+        client: Client,
+        *,
+        key: Key,
+        route: Route,
+        request: Request,
+        request_id: bytes,
+        framing: Framing,
+        trace: bytes,
+    ) -> Exchange:
+        """Make an exchange, behind the gate if its route has one."""
+        gated = None
+        if request.op in route.gated:
+            client = gated = Gated(self._gate, client, framing)
+            framing = Framing(framing.lines, keep_alive=True, chunked=False)
+        exchange = Exchange(
+            self,
+            client,
+            key=key,
+            route=route,
+            request=request,
+            request_id=request_id,
+            framing=framing,
+            trace=trace,
+        )
+        if gated is not None:
+            gated.exchange = exchange
+        return exchange
+
     def admit(self, exchange: Exchange) -> None:
         self._exchanges.add(exchange)
         self.retries(exchange.route).earn()
@@ -156,7 +214,10 @@ class Worker:
     def _begin(self, exchange: Exchange) -> None:
         if self._recorder is not None:
             self._recorder.began(exchange, at=self.wall())
-        exchange.start()
+        if isinstance(exchange.client, Gated):
+            self._gate.begin(exchange.client)
+        else:
+            exchange.start()
 
     def joined(self, connection: Downstream) -> bool:
         if len(self._connections) >= self.snapshot.listener.max_connections:
@@ -173,13 +234,18 @@ class Worker:
         Raises:
             BadRequest: the key may not, or nothing can.
         """
+        route = route_of(key, request.model, request.op)
+        return self._call(key, route, request, fields)
+
+    def _call(
+        self, key: Key, route: Route, request: Request, fields: Mapping[bytes, bytes]
+    ) -> Call:
         call, request_id = Call(), request_id_of(fields) or self.new_request_id()
         lines = b"x-request-id: %b\r\n" % request_id
-        call.exchange = Exchange(
-            self,
+        call.exchange = self.exchange(
             call,
             key=key,
-            route=route_of(key, request.model, request.op),
+            route=route,
             request=request,
             request_id=request_id,
             framing=Framing(lines, keep_alive=True, chunked=False),
@@ -190,6 +256,25 @@ class Worker:
 
     def wake_jobs(self) -> None:
         self._cold.wake_jobs()
+
+    async def _ask(
+        self, exchange: Exchange, upstream: str, op: Op, document: dict[str, Any]
+    ) -> bytes | None:
+        """Ask what judges or embeds texts, at the cost of whose exchange it is."""
+        route = self.snapshot.services.get(upstream)
+        if route is None:
+            return None  # it has just left the config
+        document = {"model": _ANY_MODEL, **document}
+        request = request_of(op, orjson.dumps(document), document)
+        # Its limits have let the exchange in already.
+        call = self._call(replace(exchange.key, limiters=()), route, request, {})
+        try:
+            reply, answer = await call.reply(), await call.whole()
+        except Broken:
+            return None
+        finally:
+            call.close()
+        return answer if reply.status == HTTPStatus.OK else None
 
     def cold(self) -> asyncio.Protocol:
         return self._cold.protocol()
@@ -202,6 +287,7 @@ class Worker:
     def swap(self, snapshot: Snapshot) -> None:
         """Put a new snapshot in force; what is in flight stays undisturbed."""
         self.snapshot = snapshot
+        self._prepare()
         for url, pool in self._pools.items():
             if url not in snapshot.urls:
                 pool.close_idle()
@@ -247,12 +333,14 @@ class Worker:
         for connection in list(self._connections):
             connection.close_if_idle()
         await self._cold.hand_on()
-        if self._exchanges:
-            try:
-                async with asyncio.timeout(self.snapshot.listener.drain.seconds):
+        try:
+            async with asyncio.timeout(self.snapshot.listener.drain.seconds):
+                if self._exchanges:
                     await self._quiet.wait()
-            except TimeoutError:
-                pass  # what is left is cut off with the process
+                if self._gate.tasks:
+                    await asyncio.wait(self._gate.tasks)
+        except TimeoutError:
+            pass  # what is left is cut off with the process
 
     async def close(self) -> None:
         self._sweeper.cancel()
@@ -262,4 +350,7 @@ class Worker:
             pool.abort()
         if self._recorder is not None and not self._exchanges:
             self._recorder.close()
+        self._inspector.close()
+        if self._shared is not None:
+            await self._shared.aclose()
         await self._cold.close()

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 import schemas.gateway as config
 from gateway.accounts import Price
 from gateway.dialects.anthropic_upstream import HEAD_LINES
+from gateway.gating import Caching, Guard, caching_of, gated_of, guard_of, services_of
 from gateway.limits import NANO, Kind, Limiter
 from gateway.openai import Op, models_body, upstream_path
 from schemas.errors import PermanentError
@@ -121,6 +122,10 @@ class Route:
     limiters: tuple[Limiter, ...]
     price: Price
     """The highest of its targets: what is reserved."""
+    guards: tuple[Guard, ...] = ()
+    caching: Caching | None = None
+    gated: frozenset[Op] = frozenset()
+    """What is looked at, or kept, on its way."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -150,6 +155,9 @@ class Snapshot:
     upstreams: Mapping[str, Upstream]
     routes: Mapping[str, Route]
     urls: frozenset[str] = field(default_factory=frozenset)
+    services: Mapping[str, Route] = field(default_factory=dict)
+    """By upstream: routes of our own to what judges or embeds texts."""
+    shared_password: str | None = None
 
     def key_for(self, secret: bytes, *, now: float) -> Key | None:
         """Find whose key this is; ``now`` in seconds since the epoch."""
@@ -172,6 +180,9 @@ def credentials(given: config.GatewayConfig) -> Iterator[tuple[str, config.Crede
         yield "gateway.key_pepper", given.gateway.key_pepper
     if given.gateway.store is not None and given.gateway.store.database is not None:
         yield "gateway.store.database", given.gateway.store.database
+    shared = given.gateway.shared
+    if shared is not None and shared.credential is not None:
+        yield "gateway.shared.credential", shared.credential
     for name, key in given.keys.items():
         if key.hash_from is not None:
             yield f'keys."{name}".hash_from', key.hash_from
@@ -198,6 +209,10 @@ def compile_snapshot(
         name: _route(name, table, upstreams, given.gateway)
         for name, table in given.routes.items()
     }
+    services = {
+        name: _route(name, table, upstreams, given.gateway)
+        for name, table in services_of(given)
+    }
     keys = {
         _hash(name, table, secrets): _key(name, table, given, routes)
         for name, table in given.keys.items()
@@ -209,6 +224,8 @@ def compile_snapshot(
         keys=keys,
         upstreams=upstreams,
         routes=routes,
+        services=services,
+        shared_password=secrets.get("gateway.shared.credential"),
         urls=frozenset(
             address.url
             for upstream in upstreams.values()
@@ -319,6 +336,9 @@ def _route(
         retry_percent=table.retry_percent,
         hold=(table.hold or listener.hold).seconds,
         limiters=_limiters(f"route {name}", table.limits),
+        guards=tuple(guard_of(rail) for rail in table.guardrails),
+        caching=caching_of(table.cache),
+        gated=ops & gated_of(table),
         price=Price(*(max(column) for column in zip(*prices, strict=True))),
         timeouts=Timeouts(
             connect=times.connect.seconds,

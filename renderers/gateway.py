@@ -7,7 +7,7 @@ one file. Secrets never pass here, only where they are.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from pydantic import BaseModel
 
@@ -56,6 +56,15 @@ _CAPABILITIES: dict[str, tuple[config.Capability, ...]] = {
 }
 
 
+_PROVIDED: tuple[config.Capability, ...] = (
+    "chat",
+    "completions",
+    "embeddings",
+    "moderations",
+)
+"""Of a provider; the gateway drops what a dialect has no words for."""
+
+
 def render_environment(environment: Environment) -> bytes:
     settings = environment.spec.gateway
     listener = config.Listener(
@@ -97,6 +106,7 @@ def _url(endpoint: Endpoint, cluster: Cluster) -> str:
 def render_provider(provider: Provider) -> bytes:
     upstream = config.Upstream(
         dialect=_DIALECTS[provider.spec.dialect],
+        capabilities=_PROVIDED,
         urls=(provider.spec.base_url,),
         credential=_credential(provider.spec.credentials),
     )
@@ -133,6 +143,8 @@ def render_route(route: Route, routes: Mapping[Ref, Route]) -> bytes:
         retry_percent=spec.retries.budget_percent,
         hold=spec.timeouts.hold,
         limits=_limits(spec.limits),
+        cache=_cache(route),
+        guardrails=tuple(_guardrails(route)),
         timeouts=config.Timeouts(
             connect=spec.timeouts.connect,
             first=spec.timeouts.first_token,
@@ -206,6 +218,39 @@ def _tier(
         )
         for target in targets
     ]
+
+
+def _cache(route: Route) -> config.Cache | None:
+    cache = route.spec.cache
+    if cache is None:
+        return None
+    project = route.metadata.project
+    embeddings = None
+    if cache.embeddings is not None:
+        embeddings = upstream_of(Ref("Endpoint", project, cache.embeddings))
+    return config.Cache(
+        mode=cache.mode,
+        ttl=cache.ttl,
+        similarity=cache.similarity_percent / 100,
+        embeddings=embeddings,
+    )
+
+
+def _guardrails(route: Route) -> Iterator[config.Guardrail]:
+    for rail in route.spec.guardrails:
+        judge = None
+        if rail.moderation is not None:
+            ref = Ref("Provider", route.metadata.project, rail.moderation)
+            judge = upstream_of(ref)
+        yield config.Guardrail(
+            name=rail.name,
+            on=rail.on,
+            regex=rail.regex,
+            pii=rail.pii,
+            moderation=judge,
+            action=rail.action,
+            failure=rail.failure,
+        )
 
 
 def _limits(limits: Limits, budget: Money | None = None) -> config.Limits:

@@ -17,6 +17,7 @@ from datetime import datetime
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
+import re2
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -31,16 +32,20 @@ from schemas.units import Bytes, Duration, Money
 __all__ = [
     "HASH",
     "Addresses",
+    "Cache",
     "Capability",
     "Credential",
     "GatewayConfig",
+    "Guardrail",
     "Key",
     "Limits",
     "Listener",
+    "Pattern",
     "Price",
     "Project",
     "Ref",
     "Route",
+    "Shared",
     "Store",
     "Target",
     "Timeouts",
@@ -114,6 +119,23 @@ BaseUrl = Annotated[str, StringConstraints(max_length=2048), AfterValidator(_bas
 """``http://host:port`` (then ``/v1`` is added) or a base that ends in its path."""
 
 
+def _re2(pattern: str) -> str:
+    options = re2.Options()
+    options.log_errors = False
+    try:
+        re2.compile(pattern, options)
+    except re2.error as error:
+        raise ValueError(
+            f"cannot read the pattern {pattern!r}: {error}; RE2's syntax has no "
+            "look-around and no back-references"
+        ) from error
+    return pattern
+
+
+Pattern = Annotated[str, StringConstraints(min_length=1), AfterValidator(_re2)]
+"""A regular expression of RE2, which takes linear time whatever the text."""
+
+
 class _Table(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -143,6 +165,62 @@ class Timeouts(_Table):
     first: Duration = Duration("60s")
     stall: Duration = Duration("60s")
     total: Duration = Duration("600s")  # what the OpenAI clients wait by default
+
+
+class Shared(_Table):
+    """Valkey, or Redis: what several gateways share, limits and cached answers."""
+
+    address: HostPort
+    username: str | None = None
+    credential: Credential | None = None
+    """Its password."""
+    tls: bool = False
+    failure: Literal["open", "closed"] = "open"
+    """While it does not answer: each gateway keeps the limits alone, or none admits."""
+
+
+class Cache(_Table):
+    """Answers that are given again to the same question of the same project."""
+
+    mode: Literal["exact", "semantic"] = "exact"
+    ttl: Duration = Duration("1h")
+    similarity: float = Field(default=0.97, ge=0.5, le=1)
+    """Cosine of two prompts' embeddings that are taken for the same question."""
+    embeddings: Ref | None = None
+    """The upstream that embeds prompts."""
+
+    @model_validator(mode="after")
+    def _embedded(self) -> Self:
+        if (self.mode == "semantic") != (self.embeddings is not None):
+            raise ValueError(
+                "cannot compare prompts: semantic, and only it, needs embeddings"
+            )
+        return self
+
+
+class Guardrail(_Table):
+    """A check on what goes in or comes out; one of regex, pii, moderation."""
+
+    name: Label
+    on: Literal["input", "output", "both"] = "both"
+    regex: Pattern | None = None
+    pii: tuple[Literal["email", "phone", "card", "ssn", "iban"], ...] = ()
+    moderation: Ref | None = None
+    """The upstream whose ``/moderations`` judges."""
+    action: Literal["block", "redact", "flag"] = "block"
+    failure: Literal["open", "closed"] = "closed"
+    """What nobody could check may pass, or not."""
+
+    @model_validator(mode="after")
+    def _one_check(self) -> Self:
+        given = (self.regex is not None, bool(self.pii), self.moderation is not None)
+        if sum(given) != 1:
+            raise ValueError(
+                "cannot tell what to look for: give one of regex, pii, moderation"
+            )
+        if self.moderation is not None and self.action == "redact":
+            raise ValueError("cannot redact by moderation: it does not say where")
+        return self
 
 
 class Limits(_Table):
@@ -226,6 +304,10 @@ class Listener(_Table):
     no records, and no budgets, which are counted from them."""
     store: Store | None = None
     """Absent: no files, no batches, and no response is kept."""
+    shared: Shared | None = None
+    """Absent: this gateway shares nothing with others."""
+    cache_memory: Bytes = Bytes("64MiB")
+    """Of one worker, for cached answers; with `shared` they are kept there instead."""
     drain: Duration = Duration("30s")
     """On SIGTERM: how long requests in flight may go on."""
     head_timeout: Duration = Duration("10s")
@@ -315,12 +397,24 @@ class Route(_Table):
     hold: Duration | None = None
     """How long a request waits while no address is there; absent: the listener's."""
     limits: Limits = Limits()
+    cache: Cache | None = None
+    guardrails: tuple[Guardrail, ...] = ()
     timeouts: Timeouts | None = None
     """Absent: those of the listener."""
+
+    @property
+    def services(self) -> Iterator[tuple[str, str, Capability]]:
+        """List (the field, the upstream, what is asked of it)."""
+        for rail in self.guardrails:
+            if rail.moderation is not None:
+                yield f"guardrails.{rail.name}", rail.moderation, "moderations"
+        if self.cache is not None and self.cache.embeddings is not None:
+            yield "cache.embeddings", self.cache.embeddings, "embeddings"
 
     @model_validator(mode="after")
     def _sane(self) -> Self:
         for what, names in (
+            ("guardrail", tuple(rail.name for rail in self.guardrails)),
             ("model", self.models),
             ("target", tuple((t.upstream, t.model) for t in self.targets)),
         ):
@@ -368,6 +462,16 @@ class GatewayConfig(_Table):
                     yield (
                         f'routes."{name}".targets: cannot find the upstream '
                         f"{target.upstream!r}"
+                    )
+            for field, service, capability in route.services:
+                if service not in self.upstreams:
+                    yield (
+                        f'routes."{name}".{field}: cannot find the upstream {service!r}'
+                    )
+                elif capability not in self.upstreams[service].capabilities:
+                    yield (
+                        f'routes."{name}".{field}: cannot ask {service!r}: '
+                        f"{capability!r} is not among its capabilities"
                     )
             for model in route.models:
                 first = owner.setdefault((name.partition("/")[0], model), name)

@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
+from schemas.gateway import Pattern
 from schemas.objects import Credential, FoundryObject, Name, Refers, Strict
 from schemas.units import Duration
 
@@ -99,15 +100,20 @@ class Guardrail(Strict):
 
     name: Name
     on: Literal["input", "output", "both"] = "both"
-    regex: str | None = None
+    regex: Pattern | None = None
     pii: tuple[Literal["email", "phone", "card", "ssn", "iban"], ...] = ()
     moderation: ProviderName = Field(
         default=None, description="a provider with a moderations endpoint"
     )
     action: Literal["block", "redact", "flag"] = "block"
+    failure: Literal["open", "closed"] = Field(
+        default="closed", description="what nobody could check may pass, or not"
+    )
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Self:
+        if self.moderation is not None and self.action == "redact":
+            raise ValueError("moderation does not say where: block or flag")
         if (
             sum((self.regex is not None, bool(self.pii), self.moderation is not None))
             != 1

@@ -1,0 +1,108 @@
+"""Answers that were given before, kept for the same question of the same project.
+
+A key holds the project, the route and the whole request, so that no tenant can
+meet another's answer. Kept in the worker's memory, or on the server that gateways
+share, which is asked with a short time limit: a cache that is slow is no cache (I/O).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections import OrderedDict
+from typing import NamedTuple, Protocol, cast
+
+import orjson
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from gateway.openai import Request
+from gateway.snapshot import Key, Route
+
+__all__ = ["Cache", "Kept", "MemoryCache", "SharedCache", "cache_key"]
+
+MAX_KEPT = 1 << 20
+"""Bytes of an answer; a larger one is not kept."""
+_LIMIT_S = 0.1
+_NAME = b"bud:cache:"
+
+
+class Kept(NamedTuple):
+    kind: bytes
+    """The content type."""
+    body: bytes
+
+
+def cache_key(key: Key, route: Route, request: Request) -> bytes:
+    """Name a question: equal for equal requests of one project, and for no others."""
+    scope = key.name.partition("/")[0], route.name, request.op, request.client
+    document = orjson.dumps(request.document, option=orjson.OPT_SORT_KEYS)
+    # Sizes before contents: no two lists of parts look the same put together.
+    parts = [*(part.encode() for part in scope), document]
+    text = b"".join(b"%d:%b" % (len(part), part) for part in parts)
+    return hashlib.blake2b(text, digest_size=32).digest()
+
+
+class Cache(Protocol):
+    async def get(self, key: bytes) -> Kept | None: ...
+    async def put(self, key: bytes, kept: Kept, *, ttl_s: float) -> None: ...
+
+
+class MemoryCache:
+    """One worker's own, bounded in bytes; what was used last stays longest."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit, self._size = limit, 0
+        self._kept: OrderedDict[bytes, tuple[Kept, float]] = OrderedDict()
+
+    async def get(self, key: bytes) -> Kept | None:
+        found = self._kept.get(key)
+        if found is None:
+            return None
+        kept, until = found
+        if asyncio.get_running_loop().time() >= until:
+            self._drop(key)
+            return None
+        self._kept.move_to_end(key)
+        return kept
+
+    async def put(self, key: bytes, kept: Kept, *, ttl_s: float) -> None:
+        self._drop(key)
+        self._kept[key] = kept, asyncio.get_running_loop().time() + ttl_s
+        self._size += len(kept.body)
+        while self._size > self._limit:
+            self._drop(next(iter(self._kept)))
+
+    def _drop(self, key: bytes) -> None:
+        found = self._kept.pop(key, None)
+        if found is not None:
+            self._size -= len(found[0].body)
+
+
+class SharedCache:
+    """That of all gateways on one server; what cannot be asked holds nothing."""
+
+    def __init__(self, client: Redis) -> None:
+        self._client = client
+
+    async def get(self, key: bytes) -> Kept | None:
+        try:
+            async with asyncio.timeout(_LIMIT_S):
+                data = cast("bytes | None", await self._client.get(_NAME + key))
+        except (RedisError, OSError, TimeoutError):
+            return None
+        if data is None:
+            return None
+        kind, _, body = data.partition(b"\n")
+        return Kept(kind, body)
+
+    async def put(self, key: bytes, kept: Kept, *, ttl_s: float) -> None:
+        try:
+            async with asyncio.timeout(_LIMIT_S):
+                await self._client.set(
+                    _NAME + key,
+                    b"%b\n%b" % kept,
+                    px=max(1, int(ttl_s * 1000)),
+                )
+        except (RedisError, OSError, TimeoutError):
+            return
