@@ -35,7 +35,7 @@ test-kill: .venv/test
 
 tools:
 	tools/debian.sh
-	tools/build.sh kubernetes clusters
+	tools/build.sh kubernetes clusters forge
 
 bench: .venv/test
 	for file in benchmarks/*.py; do $(BIN)/python $$file; done

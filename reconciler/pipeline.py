@@ -11,7 +11,6 @@ after it, in a ledger that can be proven.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -28,6 +27,7 @@ from reconciler.holds import held, records
 from reconciler.observe import observe
 from reconciler.optimizer.shown import decision_of
 from reconciler.overlay import overlay
+from reconciler.pins import inputs_of, moved
 from reconciler.plan import Plan, plan
 from reconciler.preview import preview
 from reconciler.render import Renderer
@@ -36,8 +36,16 @@ from reconciler.rollback import stood_in
 from reconciler.source import Tree
 from reconciler.store import Journal, Store
 from reconciler.targets.base import Progress, Target
-from reconciler.values import Commit, Desired, Key, Live, Outcome, Rendered
-from schemas.catalog import Catalog, catalog_digest
+from reconciler.values import (
+    Commit,
+    Desired,
+    Key,
+    Live,
+    Outcome,
+    Rendered,
+    Resolved,
+)
+from schemas.catalog import Catalog
 from schemas.environment import EnvironmentSpec
 from schemas.errors import PermanentError
 from schemas.objects import Ref
@@ -53,9 +61,13 @@ class Prepared:
     """A plan with what it was made from, for those who explain it."""
 
     plan: Plan
-    desired: Desired
+    resolved: Resolved
     rendered: Rendered
     observed: Mapping[Key, Live]
+
+    @property
+    def desired(self) -> Desired:
+        return self.resolved.desired
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,29 +100,35 @@ class Pipeline:
             lockfile.write(tree.root, self.environment, lock)
         return bool(moved)
 
-    async def prepare(self, tree: Tree) -> Prepared:
-        """From a checkout to a plan. Reads, and changes nothing."""
+    async def prepare(
+        self, tree: Tree, pins: Mapping[str, str] | None = None
+    ) -> Prepared:
+        """From a checkout to a plan. Reads, and changes nothing.
+
+        ``pins`` are inputs of a review: the plan is good only while they hold.
+        """
         # In a thread: a large spec takes seconds, and the loop keeps engines alive.
-        desired, rendered = await asyncio.to_thread(self.describe, tree)
+        resolved, rendered = await asyncio.to_thread(self.describe, tree)
+        desired = resolved.desired
         if self.clusters is not None:
             await self.clusters.follow(desired, self.store.inventory(), self.targets)
         made, observed = await self.compare(
             tree.commit,
             desired.environment.spec,
             rendered,
-            _inputs(desired, rendered),
+            {**inputs_of(rendered.units, desired.lock), **(pins or {})},
             decided=partial(decision_of, desired.lock),
         )
         return Prepared(
-            plan=made, desired=desired, rendered=rendered, observed=observed
+            plan=made, resolved=resolved, rendered=rendered, observed=observed
         )
 
-    def describe(self, tree: Tree) -> tuple[Desired, Rendered]:
+    def describe(self, tree: Tree) -> tuple[Resolved, Rendered]:
         """load, overlay, resolve, render: everything that reads only the checkout."""
         with self._describing:
             desired = self.desire(tree)
             resolved = resolve(desired, self.catalog, memo=self._resolved)
-            return desired, self._renderer.render(resolved, self.catalog)
+            return resolved, self._renderer.render(resolved, self.catalog)
 
     async def compare(
         self,
@@ -190,22 +208,3 @@ class Pipeline:
             f"{moved(orjson.loads(saved.document), made.document())} moved",
             hint="run `bud plan` again and look at what is different",
         )
-
-
-def moved(before: Mapping[str, object], now: Mapping[str, object]) -> str:
-    """The inputs in which two plan documents differ."""
-    was, is_ = before.get("inputs"), now.get("inputs")
-    if isinstance(was, dict) and isinstance(is_, dict) and was != is_:
-        names = sorted({*was, *is_})
-        return ", ".join(name for name in names if was.get(name) != is_.get(name))
-    return "what holds a step back"
-
-
-def _inputs(desired: Desired, rendered: Rendered) -> dict[str, str]:
-    units = "\n".join(f"{k} {u.digest}" for k, u in sorted(rendered.units.items()))
-    lock = orjson.dumps(desired.lock, option=orjson.OPT_SORT_KEYS)
-    return {
-        "rendered": hashlib.sha256(units.encode()).hexdigest(),
-        "lock": hashlib.sha256(lock).hexdigest(),
-        "catalog": catalog_digest(),
-    }

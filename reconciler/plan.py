@@ -180,7 +180,7 @@ def plan(  # noqa: PLR0913 - all that a plan may depend on, by name
         blocked=tuple(blocked[key] for key in sorted(blocked)),
         drift=tuple(drift),
         unchanged=unchanged,
-        inputs=dict(inputs) | {"live": _live_digest(observed)},
+        inputs=dict(inputs) | {"live": _live_digest(observed, ordered, blocked)},
         decisions={
             str(step.key.ref): said
             for step in ordered
@@ -306,9 +306,14 @@ def _guard_deletes(
             )
 
 
-def _live_digest(observed: Mapping[Key, Live]) -> str:
-    lines = [
-        f"{key} {live.presence} {live.uid} {live.version} {live.digest}"
-        for key, live in sorted(observed.items())
-    ]
+def _live_digest(
+    observed: Mapping[Key, Live], steps: Iterable[Step], blocked: Iterable[Key]
+) -> str:
+    """Over what the plan touches and leans on: whatever else moves without giving
+    it another step is no reason to ask people again."""
+    touched = {key for step in steps for key in (step.key, *step.after)} | {*blocked}
+    lines = []
+    for key in sorted(touched):
+        live = seen(observed, key)
+        lines.append(f"{key} {live.presence} {live.uid} {live.version} {live.digest}")
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()

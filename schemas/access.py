@@ -77,8 +77,16 @@ class Window(Strict):
     length: Duration
 
 
+class Expression(Strict):
+    """A rule in CEL over the plan document: true means that the rule is broken."""
+
+    broken_if: Annotated[str, StringConstraints(min_length=1, max_length=2000)]
+    message: str
+
+
 class PolicyRules(Strict):
     max_cost_per_month: Money | None = None
+    max_cost_increase_percent: Annotated[int, Field(ge=0, le=10_000)] | None = None
     max_gpus: Annotated[int, Field(ge=0)] | None = None
     regions: tuple[str, ...] = ()
     licences: tuple[str, ...] = Field(
@@ -87,6 +95,22 @@ class PolicyRules(Strict):
     approvals: Annotated[int, Field(ge=0, le=10)] | None = None
     windows: tuple[Window, ...] = ()
     max_delete_percent: Annotated[int, Field(ge=0, le=100)] | None = None
+    sources: tuple[str, ...] = Field(
+        default=(),
+        description="where weights may come from, such as hf:meta-llama/*; * matches",
+    )
+    deletes: tuple[str, ...] = Field(
+        default=(), description="kinds whose deletion breaks it; * is any"
+    )
+    slo_worse: bool = Field(
+        default=False, description="a predicted SLO that gets worse breaks it"
+    )
+    wider_access: bool = Field(
+        default=False, description="letting in whoever was not in before breaks it"
+    )
+    expressions: tuple[Expression, ...] = Field(
+        default=(), description="CEL over the plan document"
+    )
 
 
 class PolicySpec(Strict):

@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
-from schemas.objects import FoundryObject, Strict
+from schemas.objects import FoundryObject, Name, Strict
+from schemas.review import Review
 from schemas.units import Duration
 
 __all__ = ["Environment", "EnvironmentSpec", "GatewaySettings", "Reconcile"]
@@ -51,6 +52,17 @@ class Deletions(Strict):
     ] = ()
 
 
+class ReservedPrice(Strict):
+    """What a contract makes of a node pool's list price."""
+
+    cluster: Name
+    node_pool: Name
+    percent: Annotated[int, Field(ge=1, le=100)] = Field(
+        description="of the list price on demand"
+    )
+    source: str = Field(description="the contract that says so, with its date")
+
+
 class EnvironmentSpec(Strict):
     take: Annotated[tuple[Pattern, ...], Field(min_length=1)] = Field(
         description="Kind/name or Kind/project/name, with * and ?"
@@ -59,6 +71,11 @@ class EnvironmentSpec(Strict):
     gateway: GatewaySettings = GatewaySettings()
     reconcile: Reconcile = Reconcile()
     deletions: Deletions = Deletions()
+    prices: tuple[ReservedPrice, ...] = ()
+    review: Review | None = Field(
+        default=None,
+        description="changes come by pull request alone, and are applied as approved",
+    )
 
 
 class Environment(FoundryObject):

@@ -30,6 +30,7 @@ kubernetes kubernetes k8s.io/kubernetes/cmd/kube-controller-manager  kube-contro
 kubernetes kubernetes k8s.io/kubernetes/cmd/kube-scheduler           kube-scheduler
 clusters   sops       github.com/getsops/sops/v3/cmd/sops            sops
 clusters   tofu       github.com/opentofu/opentofu/cmd/tofu          tofu
+forge      gitea      code.gitea.io/gitea                            gitea
 TABLE
 }
 
@@ -44,6 +45,14 @@ share() { # GROUP: files that come with the modules, next to the binaries
             "$(pinned github.com/kedacore/keda/v2)"/config/crd/bases/keda.sh_scaledobjects.yaml \
             "$(pinned sigs.k8s.io/gateway-api)"/config/crd/standard/*_httproutes.yaml \
             "$(pinned github.com/prometheus-operator/prometheus-operator)"/example/prometheus-operator-crd/*_servicemonitors.yaml
+        ;;
+    forge)
+        # Pages and messages; the built frontend is no part of the module.
+        mkdir -p "$root/.tools/share/gitea"
+        for part in options templates; do
+            ln -sfn "$(module gitea code.gitea.io/gitea)/$part" "$root/.tools/share/gitea/$part"
+        done
+        mkdir -p "$root/.tools/share/gitea/public"
         ;;
     esac
 }
@@ -81,16 +90,24 @@ found() { # NAME -> path of a binary that is already there
     esac
 }
 
+settings() { # NAME: what a build needs beside the others' flags
+    case "$1" in
+    # SQLite comes as C; a forge of one test needs no other database.
+    gitea) echo CGO_ENABLED=1 GOFLAGS=-tags=sqlite,sqlite_unlock_notify ;;
+    *) echo CGO_ENABLED=0 ;;
+    esac
+}
+
 build() { # FOLDER PACKAGE NAME
     folder="$root/tools/go/$1"
     key=$( (cat "$folder/go.mod" "$folder/go.sum"; go env GOVERSION GOOS GOARCH
-            echo "$2 $ldflags") | sha256sum | cut -c1-32)
+            echo "$2 $ldflags$(settings "$3" | grep -v '^CGO_ENABLED=0$' || true)") | sha256sum | cut -c1-32)
     kept="$cache/$3-$key"
     if [ ! -x "$kept/$3" ] || ! (cd "$kept" && sha256sum --status -c SHA256SUMS); then
         echo "build $3 ($2)" >&2
         rm -rf "$kept.part.$$"
         mkdir -p "$kept.part.$$"
-        (cd "$folder" && CGO_ENABLED=0 go build -mod=readonly -trimpath \
+        (cd "$folder" && env $(settings "$3") go build -mod=readonly -trimpath \
             -ldflags="$ldflags" -o "$kept.part.$$/$3" "$2")
         (cd "$kept.part.$$" && sha256sum "$3" > SHA256SUMS)
         rm -rf "$kept"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from hashlib import sha256
 from pathlib import Path
@@ -16,7 +16,7 @@ from reconciler.daemon_http import ask_daemon, serve
 from reconciler.metrics import Metrics
 from reconciler.pipeline import Pipeline, Prepared
 from reconciler.source import Tree
-from reconciler.values import Change, Commit, Desired, Rendered
+from reconciler.values import Change, Commit, Desired, Rendered, Resolved
 from schemas.environment import Environment
 from schemas.errors import PermanentError, Problem, SpecError, TemporaryError
 from tests.reconciler.engine.world import World, key_of
@@ -54,16 +54,23 @@ class Line(Pipeline):
 
     world: World
 
-    async def prepare(self, tree: Tree) -> Prepared:
+    async def prepare(
+        self, tree: Tree, pins: Mapping[str, str] | None = None
+    ) -> Prepared:
         world = self.world
         rendered = Rendered(units=world.units)
-        made, observed = await self.compare(tree.commit, world.settings, rendered, {})
+        made, observed = await self.compare(
+            tree.commit, world.settings, rendered, pins or {}
+        )
         environment = Environment.model_construct(spec=world.settings)
         desired = Desired(
             commit=tree.commit, environment=environment, objects={}, files={}, lock={}
         )
         return Prepared(
-            plan=made, desired=desired, rendered=rendered, observed=observed
+            plan=made,
+            resolved=Resolved(desired=desired, resolutions={}),
+            rendered=rendered,
+            observed=observed,
         )
 
 

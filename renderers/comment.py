@@ -1,0 +1,488 @@
+"""The plan document as the comment of a pull request (pure).
+
+The reviewer and `bud plan --format markdown` print it, byte for byte the same. The
+order is what a decision needs: table, what is refused and who must agree, rollout,
+routes, cost; then everything that may be folded. Deletes, failing SLOs and risks
+are written first and never cut; whatever else does not fit is counted instead.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+__all__ = ["LIMIT", "comment", "marker", "outcome_lines", "safe"]
+
+Data = Mapping[str, Any]
+
+LIMIT = 65_535
+"""Characters; what GitHub takes, the least of the forges."""
+_RESERVE = 6_000
+"""Kept for what stands after the table when deletes alone would fill a comment."""
+_FOLDED_MAX = 6_000
+"""Of one object's folded diff: 40 objects with large diffs must not hide the rest."""
+
+_ARROW = " \N{RIGHTWARDS ARROW} "
+_SLO_SIGNS = {"FAILS": "\N{CROSS MARK} ", "at risk": "\N{WARNING SIGN}\ufe0f "}
+_RESULT_SIGNS = {
+    "deny": "\N{CROSS MARK}",
+    "approve": "\N{RAISED HAND}",
+    "warn": "\N{WARNING SIGN}\ufe0f",
+}
+# Controls, and characters that turn the direction of text or cannot be seen.
+_UNSEEN = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e"
+    "\u2060-\u206f\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]"
+)
+
+
+def marker(environment: str) -> str:
+    """The first line, by which our comment is found again."""
+    return f"<!-- bud plan {environment} -->"
+
+
+def comment(document: Data, *, link: str = "") -> str:
+    """At most ``LIMIT`` characters, whatever is in the document.
+
+    ``link`` leads to the whole document.
+    """
+    head = [marker(document["environment"]), *_headline(document)]
+    changes = [c for c in document["changes"] if c["action"] not in ("adopt", "forget")]
+    kept = [c for c in changes if _grave(c, document)]
+    rest = [c for c in changes if not _grave(c, document)]
+    graver = [*_verdict(document), *_held(document["blocked"])]
+    tail = _tail(document, link)
+    room = LIMIT - sum(map(_size, (head, graver, tail)))
+    table = _table(kept, rest, max(room - _RESERVE, 0))
+    room -= _size(table)
+    body: list[str] = []
+    for section in _sections(document, changes):
+        if (taken := _size(section)) <= room:
+            body += section
+            room -= taken
+        elif (short := _shortened(section, room)) is not None:
+            body += short
+            room -= _size(short)
+    whole = "\n".join([*head, *table, *graver, *body, *tail])
+    assert len(whole) <= LIMIT, "every part was measured before it was taken"
+    return whole
+
+
+def safe(text: str) -> str:
+    """Text from outside as inline code: it mentions nobody and ends nothing."""
+    seen = _UNSEEN.sub(lambda m: f"U+{ord(m[0]):04X}", " ".join(text.split()))
+    return f"`{seen.replace('`', chr(39)).replace('|', chr(0x2502)) or ' '}`"
+
+
+def _size(lines: Iterable[str]) -> int:
+    return sum(len(line) + 1 for line in lines)
+
+
+def _headline(document: Data) -> list[str]:
+    counts = Counter(change["action"] for change in document["changes"])
+    said = []
+    if counts["delete"]:
+        said.append(f"**{counts['delete']} DELETE**")
+    said += [f"{counts[a]} to {a}" for a in ("create", "change") if counts[a]]
+    said.append(f"{document['unchanged']} unchanged")
+    lines = [
+        f"### Plan `{document['digest'][:12]}` for {safe(document['environment'])}: "
+        + ", ".join(said),
+        "",
+    ]
+    pull = document["pull"]
+    if pull:
+        lines += [
+            (
+                f"`{pull['head'][:12]}` by {safe(pull['author'])} onto "
+                f"{safe(pull['branch'])} at `{pull['base'][:12]}`"
+            ),
+            "",
+        ]
+    return lines
+
+
+def _grave(change: Data, document: Data) -> bool:
+    infeasible = any(
+        r["object"] == change["object"] and not r["feasible"]
+        for r in document["rollout"]
+    )
+    slo = change["slo"]
+    return (
+        change["action"] == "delete"
+        or slo["after"] == "FAILS"
+        or slo["worse"]
+        or infeasible
+    )
+
+
+_HEAD = (
+    (
+        "| object | action | GPUs | GiB per rank | TTFT ms (90 %) | TPOT ms (90 %) "
+        "| tokens/s | USD/month | USD/1M tokens | SLO |"
+    ),
+    "|---|---|--:|--:|--:|--:|--:|--:|--:|---|",
+)
+_LEAN = ("| object | action | USD/month | SLO |", "|---|---|--:|---|")
+
+
+def _table(kept: list[Data], rest: list[Data], room: int) -> list[str]:
+    """All grave rows; wide ones if they fit, lean ones else, names at the least."""
+    if not kept and not rest:
+        return []
+    for head, row in ((_HEAD, _row), (_LEAN, _lean_row)):
+        rows = [row(change) for change in kept]
+        if _size((*head, *rows)) > room:
+            continue
+        left = room - _size((*head, *rows))
+        others = []
+        for change in rest:
+            line = row(change)
+            if (left := left - len(line) - 1) < 0:
+                break
+            others.append(line)
+        missing = len(rest) - len(others)
+        more = [f"... and {missing} more, none of them a delete or a failing SLO", ""]
+        return [*head, *rows, *others, "", *(more if missing else [])]
+    names = [f"{c['action']} {c['object']}" for c in kept]
+    lines = [f"`{name}`" for name in names]
+    if _size(lines) <= room:
+        return [*lines, "", f"... and {len(rest)} more, none of them grave", ""]
+    # More than can be shown cannot be approved: `unreadable` says so to apply.
+    return [
+        (
+            f"**{len(kept)} objects are deleted or fail their SLO: too many to be shown, "
+            "so this plan cannot be approved. Split the pull request.**"
+        ),
+        "",
+    ]
+
+
+def _row(change: Data) -> str:
+    was, now = change["before"], change["after"]
+    cells = (
+        safe(change["object"]),
+        _action(change),
+        _pair(was, now, _gpus),
+        _pair(None, now, _memory),
+        _pair(was, now, lambda e: _latency(e, "ttft")),
+        _pair(was, now, lambda e: _latency(e, "tpot")),
+        _pair(was, now, lambda e: _number(e["prediction"].get("tokens_per_s"))),
+        _pair(was, now, lambda e: _money(e["cost"]["monthLow"], e["cost"]["monthHigh"])),
+        _pair(was, now, lambda e: _money(e["cost"]["millionLow"], e["cost"]["millionHigh"])),
+        _slo(change),
+    )  # fmt: skip
+    return "| " + " | ".join(cells) + " |"
+
+
+def _lean_row(change: Data) -> str:
+    cost = _pair(
+        change["before"],
+        change["after"],
+        lambda e: _money(e["cost"]["monthLow"], e["cost"]["monthHigh"]),
+    )
+    return f"| {safe(change['object'])} | {_action(change)} | {cost} | {_slo(change)} |"
+
+
+def _action(change: Data) -> str:
+    if change["action"] == "delete":
+        return "**DELETE**"
+    was, now = change["before"], change["after"]
+    if was and now and was["layout"] != now["layout"]:
+        return f"{was['layout']}{_ARROW}{now['layout']}"
+    return str(change["action"])
+
+
+def _pair(was: Data | None, now: Data | None, say: Any) -> str:
+    before, after = say(was) if was else "", say(now) if now else ""
+    if before and after and before != after:
+        return f"{before}{_ARROW}{after}"
+    if before and not now:
+        return f"{before}{_ARROW}0" if say is _gpus else "-"
+    return after or "-"
+
+
+def _gpus(endpoint: Data) -> str:
+    if not endpoint["gpu"]:
+        return "CPU"
+    fewest, most = (
+        endpoint[name] * endpoint["gpusPerReplica"]
+        for name in ("replicasFewest", "replicasMost")
+    )
+    count = str(most) if fewest == most else f"{fewest}-{most}"
+    return f"{count} {endpoint['gpu'].split('-')[0]}"
+
+
+def _memory(endpoint: Data) -> str:
+    needed = endpoint["prediction"].get("memory_hi")
+    there = endpoint["memoryAvailable"]
+    if needed is None or there is None:
+        return "?"
+    return f"{needed:.1f} of {there:.1f}" + ("" if needed <= there else " **too much**")
+
+
+def _latency(endpoint: Data, name: str) -> str:
+    prediction = endpoint["prediction"]
+    mean = prediction.get(f"{name}_ms")
+    if mean is None:
+        return "?"
+    low, high = prediction.get(f"{name}_lo"), prediction.get(f"{name}_hi")
+    measured = endpoint.get("measured", {}).get(name)
+    said = f"{_number(mean)} ({_number(low)}-{_number(high)})"
+    return said + (f", measured {_number(measured)}" if measured is not None else "")
+
+
+def _slo(change: Data) -> str:
+    slo = change["slo"]
+    if not slo["after"]:
+        return "-"
+    sign = _SLO_SIGNS.get(slo["after"], "")
+    was = f" (was {slo['before']})" if slo["before"] not in ("", slo["after"]) else ""
+    return f"{sign}{slo['after']}{was}"
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return "?"
+    for limit, unit in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
+        if abs(value) >= limit:
+            scale = 1e3 if unit == "k" else limit
+            return f"{value / scale:.1f}{unit}"
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"  # noqa: PLR2004
+
+
+def _money(low: float | None, high: float | None) -> str:
+    if low is None or high is None:
+        return "unknown"
+    return _number(low) if low == high else f"{_number(low)}-{_number(high)}"
+
+
+def _verdict(document: Data) -> list[str]:
+    """What policies refuse, whom they ask, what they warn of."""
+    lines = []
+    for kind in ("deny", "approve", "warn"):
+        for result in document["policy"]:
+            if result["result"] == kind:
+                what = "; ".join(safe(d) for d in result["details"][:20])
+                left = len(result["details"]) - 20
+                more = f" and {left} more" if left > 0 else ""
+                lines.append(
+                    f"- {_RESULT_SIGNS[kind]} **{_WORDS[kind]}** "
+                    f"{safe(result['policy'])}: {what}{more}{_asked(result)}"
+                )
+    for route in document["routes"]:
+        gone = {c["object"] for c in document["changes"] if c["action"] == "delete"}
+        carried = route["traffic"]
+        if gone & {*route["through"]} and carried and carried["requests"]:
+            lines.append(
+                f"- {_RESULT_SIGNS['warn']} **in use** {safe(route['route'])} answered "
+                f"{_traffic(carried)}, and {safe(', '.join(gone & {*route['through']}))} "
+                "is deleted"
+            )
+    for grant in document["access"]["wider"][:20]:
+        lines.append(f"- {_RESULT_SIGNS['warn']} **wider access** {safe(grant)}")
+    passed = sum(r["result"] == "pass" for r in document["policy"])
+    others = Counter(r["result"] for r in document["policy"])
+    summary = f"Policy: {passed} pass, {others['warn']} warn, {others['deny']} deny."
+    return [*lines, *([""] if lines else []), summary, ""]
+
+
+_WORDS = {"deny": "refused by", "approve": "approval for", "warn": "warning of"}
+
+
+def _asked(result: Data) -> str:
+    if result["result"] != "approve":
+        return ""
+    owners = ", ".join(safe(name) for name in result["approvers"])
+    return f" \N{EM DASH} {result['count']} of {owners}"
+
+
+def _held(blocked: list[Data]) -> list[str]:
+    lines = [
+        f"- held back ({item['waits']}): {safe(item['key'])}: {safe(item['detail'])}"
+        for item in blocked[:50]
+    ]
+    if len(blocked) > len(lines):
+        lines.append(f"- held back: {len(blocked) - len(lines)} more")
+    return [*lines, ""] if lines else []
+
+
+def _sections(document: Data, changes: list[Data]) -> Iterator[list[str]]:
+    """The rest, the more important first."""
+    yield _list("Rollout", (
+        f"{safe(r['object'])}: {r['says']}" for r in document["rollout"]
+    ))  # fmt: skip
+    yield _list("Routes touched", (
+        f"{safe(r['route'])} ({safe(', '.join(r['models']))}, project {safe(r['project'])}): "
+        + _traffic(r["traffic"])
+        for r in document["routes"]
+    ))  # fmt: skip
+    yield _costs(document)
+    yield _folded("Optimizer: what was chosen, and what else", _choices(changes))
+    for change in changes:
+        if change["diffs"]:
+            yield _diff(change)
+    yield _folded("Field owners and drift", _owners(document, changes))
+    passed = [f"- {safe(r['policy'])} {r['rule']}" for r in document["policy"] if r["result"] == "pass"]  # fmt: skip
+    yield _folded("Policies that are kept", passed)
+
+
+def _list(title: str, items: Iterable[str]) -> list[str]:
+    lines = [f"- {item}" for item in items]
+    return [f"**{title}**", "", *lines, ""] if lines else []
+
+
+def _traffic(carried: Data | None) -> str:
+    if carried is None:
+        return "traffic unknown"
+    return (
+        f"{_number(carried['requests'])} requests, {_number(carried['tokens'])} tokens "
+        f"{carried['since']}"
+    )
+
+
+def _costs(document: Data) -> list[str]:
+    was, now = document["cost"]["before"], document["cost"]["after"]
+    lines = [f"all: {_total(was)}{_ARROW}{_total(now)} USD a month"]
+    lines += [
+        f"project {safe(name)}: {_total(p['before'])}{_ARROW}{_total(p['after'])}"
+        for name, p in document["projects"].items()
+        if p["before"] != p["after"]
+    ]
+    sources = {
+        e["cost"]["source"] for c in document["changes"] if (e := c["after"] or c["before"])
+    }  # fmt: skip
+    lines += [f"price: {safe(source)}" for source in sorted(sources)[:8]]
+    return _list("Cost at the declared load", lines)
+
+
+def _total(cost: Data) -> str:
+    known = _money(cost["monthLow"], cost["monthHigh"])
+    if not cost["unknown"]:
+        return known
+    return f"{known} + {cost['unknown']} unknown" if cost["monthHigh"] else "unknown"
+
+
+def _choices(changes: list[Data]) -> list[str]:
+    lines = []
+    for change in changes:
+        now = change["after"]
+        if not now or not now["reason"]:
+            continue
+        lines += [
+            (
+                f"{safe(change['object'])}: {safe(now['reason'])} "
+                f"({now['considered']} considered, {now['measuredPoints']} measured points)"
+            ),
+            "",
+        ]
+        for other in now["alternatives"]:
+            prediction = other["prediction"]
+            price = (
+                _number(other["usdPerHour"]) if other["usdPerHour"] is not None else "?"
+            )
+            lines.append(
+                f"- {other['replicas']} x TP{other['tensor']} PP{other['pipeline']} on "
+                f"{safe(str(other['gpu'] or 'CPU'))}: TTFT {_number(prediction.get('ttft_ms'))} ms, "
+                f"TPOT {_number(prediction.get('tpot_ms'))} ms, {price} USD/h"
+            )
+        lines.append("")
+    return lines
+
+
+def _diff(change: Data) -> list[str]:
+    text = _UNSEEN.sub(lambda m: f"U+{ord(m[0]):04X}", "\n".join(change["diffs"]))
+    if len(text) > _FOLDED_MAX:
+        text = text[:_FOLDED_MAX].rsplit("\n", 1)[0] + "\n... cut, see the document"
+    longest = max((len(run) for run in re.findall("`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return _folded(f"diff of {change['object']}", [f"{fence}diff", text, fence])
+
+
+def _owners(document: Data, changes: list[Data]) -> list[str]:
+    lines = [
+        f"- {safe(c['object'])} ({safe(c['file'])}) was last written by "
+        f"{safe(', '.join(c['writers']))}"
+        for c in changes
+        if c["writers"]
+    ]
+    lines += [
+        f"- drifted: {safe(d['key'])}: {safe(d['detail'])}" for d in document["drift"]
+    ]
+    adopted = [c for c in document["changes"] if c["action"] in ("adopt", "forget")]
+    return lines + [f"- {c['action']}: {safe(c['object'])}" for c in adopted]
+
+
+def _folded(title: str, lines: list[str]) -> list[str]:
+    if not lines:
+        return []
+    return [
+        f"<details><summary>{_html(title)}</summary>",
+        "",
+        *lines,
+        "",
+        "</details>",
+        "",
+    ]
+
+
+def _html(text: str) -> str:
+    plain = _UNSEEN.sub("?", text).replace("&", "&amp;").replace("<", "&lt;")
+    # A mention needs its sign to stand before the name.
+    return plain.replace("@", "&#64;").replace("`", "'")
+
+
+def _shortened(section: list[str], room: int) -> list[str] | None:
+    """A list without its last items; what is folded is shown whole or not at all."""
+    if not section or section[0].startswith("<details>"):
+        return None
+    kept: list[str] = []
+    room -= 60
+    for line in section:
+        if (room := room - len(line) - 1) < 0:
+            break
+        kept.append(line)
+    if len(kept) <= 2:  # noqa: PLR2004  a title alone says nothing
+        return None
+    return [*kept, f"- ... {len(section) - len(kept)} more in the document", ""]
+
+
+def _tail(document: Data, link: str) -> list[str]:
+    where = f"[The whole document]({link})" if link else (
+        f"The whole document: `bud plan --digest {document['digest']} --format json`"
+    )  # fmt: skip
+    lines = [where, ""]
+    if document["pull"] and document["steps"]:
+        lines += [
+            (
+                f"Approve this pull request, then merge it or comment "
+                f"`/bud apply {document['digest'][:12]}`. An approval counts for this plan "
+                "alone: a push, a move of the base or of what lives, of prices or tables "
+                "makes another."
+            ),
+            "",
+        ]
+    return [*lines, f"Plan `{document['digest']}` of commit `{document['commit']}`", ""]
+
+
+def outcome_lines(data: Data) -> list[str]:
+    """What became of it, to stand at the end of the comment."""
+    lines = [f"#### {safe(data['result'])} at {data['at']} by {safe(data['by'])}", ""]
+    failed = [o for o in data["outcomes"] if o["outcome"] in ("failed", "skipped")]
+    counts = Counter(o["outcome"] for o in data["outcomes"])
+    lines += [", ".join(f"{n} {kind}" for kind, n in sorted(counts.items())), ""]
+    lines += [
+        f"- **{o['outcome']}** {safe(o['key'])}: {safe(o['error'])}"
+        for o in failed[:30]
+    ]
+    if data["measured"]:
+        lines += ["", "| endpoint | predicted TTFT ms | measured | predicted TPOT ms | measured |",
+                  "|---|--:|--:|--:|--:|"]  # fmt: skip
+        lines += [
+            f"| {safe(m['object'])} | {_number(m['ttftPredicted'])} | {_number(m['ttft'])} "
+            f"| {_number(m['tpotPredicted'])} | {_number(m['tpot'])} |"
+            for m in data["measured"]
+        ]
+    return [*lines, ""]
