@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Protocol
 from uuid import uuid4
 
 import structlog
@@ -26,7 +27,7 @@ from reconciler.targets.base import Supervising, Target, Watching
 from reconciler.values import Key, Outcome, OutcomeKind
 from schemas.errors import ChainBrokenError, FoundryError, SpecError, TemporaryError
 
-__all__ = ["Daemon", "Options", "Progress"]
+__all__ = ["Daemon", "Gate", "Options", "Progress"]
 
 _log = structlog.get_logger("daemon")
 
@@ -48,6 +49,31 @@ class Progress:
     """Steps in hand -> what they are doing, in words."""
 
 
+class Gate(Protocol):
+    """Who decides which commits may be applied, where pull requests are reviewed."""
+
+    async def admit(self, tree: Tree) -> tuple[Tree, Mapping[str, str] | None]:
+        """The tree as it was planned, with the pins of that plan; no pins where it is
+        in force already.
+
+        Raises:
+            PermanentError: nobody reviewed it.
+        """
+        ...
+
+    async def check(self, made: Plan) -> None:
+        """Take the approval of a plan with pins, which is good for one apply.
+
+        Raises:
+            PermanentError: it is not approved, or something moved.
+        """
+        ...
+
+    async def report(self, made: Plan, outcomes: tuple[Outcome, ...]) -> None:
+        """Say where it was asked for what became of it."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
     """How a daemon differs from the ordinary one."""
@@ -60,6 +86,12 @@ class Options:
     """Keeps the ledger's head outside of the store after an apply."""
     trials: Callable[[Prepared], Awaitable[bool]] | None = None
     """Rules on canaries after each pass; whether anything was decided."""
+    gate: Gate | None = None
+    """None: whatever is on the branch may be applied."""
+    tell: Callable[[str, str], Awaitable[None]] | None = None
+    """(event, text): who wants to know is not the daemon's business."""
+    follow: Callable[[Prepared], None] = lambda _: None
+    """Learns from each look what it needs of the spec."""
     jitter: Callable[[], float] = random.random
     """Of waits; between 0 and 1."""
 
@@ -86,6 +118,7 @@ class Daemon:
         self._wait_s = 0.0
         self._again = False
         self._said: object = None
+        self._drifted: tuple[str, ...] = ()
 
     def look(self) -> None:
         """Look now, and not only when something moved or the pause is over."""
@@ -111,6 +144,10 @@ class Daemon:
                 await asyncio.wait([following, *attended], timeout=_END_S)
                 for task in (following, *attended):
                     task.cancel()
+
+    def wake(self) -> None:
+        """Look now: something may have moved that no target watches."""
+        self._due.set()
 
     def _attend(self, group: asyncio.TaskGroup, stop: asyncio.Event) -> None:
         """Supervise and watch each target, for as long as it is one."""
@@ -195,16 +232,32 @@ class Daemon:
             raise
         except FoundryError as error:
             # Nothing was read or nothing could be planned: what lives stays.
-            self._failed(error)
+            news = self._failed(error)
+            if news:
+                await self._announce("failure", self.progress.error)
         else:
             self.progress.error = ""
             self._failures = 0
 
     async def _reconcile(self, tree: Tree, started: datetime) -> None:
+        rolled = [d.said for d in self._pipeline.store.decisions()]
         await self._pipeline.note_decisions(self._journal)
-        prepared = await self._pipeline.prepare(tree)
+        gate, pins = self._options.gate, None
+        if gate is not None:
+            tree, pins = await gate.admit(tree)
+        prepared = await self._pipeline.prepare(tree, pins)
         self._pipeline.check_signed(prepared, tree)
         made = prepared.plan
+        self._options.follow(prepared)
+        for said in rolled:
+            if said.startswith("rollback"):
+                await self._announce("rollback", said)
+        await self._announce_drift(made)
+        if gate is not None and pins is not None:
+            await gate.check(made)
+            await self._pipeline.note_decisions(self._journal)
+            if made.empty:
+                await gate.report(made, ())
         self.progress.plan, self.progress.phase = made, "applying"
         self._metrics.planned(made, len(prepared.observed))
         self._explain(made)
@@ -234,6 +287,10 @@ class Daemon:
             self._pipeline.store.end_run(
                 _ended(run, self._pipeline.clock(), result, outcomes)
             )
+        if gate is not None and pins is not None:
+            await gate.report(made, outcomes)
+        else:
+            await self._announce_outcome(made, outcomes)
         await self._export()
         if result == "done":
             self._wait_s = 0.0  # applied means seen: look again at once
@@ -243,6 +300,25 @@ class Daemon:
         """Only of a settled world: while steps run, who answers changes."""
         if self._options.trials is not None and await self._options.trials(prepared):
             self._wait_s = 0.0
+
+    async def _announce(self, event: str, text: str) -> None:
+        if self._options.tell is not None:
+            await self._options.tell(event, text)
+
+    async def _announce_drift(self, made: Plan) -> None:
+        """Each set of drifted objects once."""
+        drifted = tuple(str(drift.key) for drift in made.drift)
+        if drifted and drifted != self._drifted:
+            await self._announce("drift", ", ".join(drifted[:20]))
+        self._drifted = drifted
+
+    async def _announce_outcome(
+        self, made: Plan, outcomes: tuple[Outcome, ...]
+    ) -> None:
+        failed = [o for o in outcomes if o.kind is OutcomeKind.FAILED]
+        lines = [f"plan {made.digest[:12]} of {made.commit.short}"]
+        lines += [f"{o.key}: {o.error}" for o in failed[:10]]
+        await self._announce("failure" if failed else "apply", "\n".join(lines))
 
     async def _export(self) -> None:
         if self._options.witness is None:
@@ -262,15 +338,18 @@ class Daemon:
         # Up to a fifth sooner, so that a fleet of daemons does not beat as one.
         self._wait_s = pause * (1.0 - 0.2 * self._options.jitter())
 
-    def _failed(self, error: FoundryError) -> None:
+    def _failed(self, error: FoundryError) -> bool:
+        """Whether it failed otherwise than the last time."""
         self.progress.error = self._pipeline.mask(str(error))
         self._failures += 1
         ceiling = min(_MAX_RETRY_S, _FIRST_RETRY_S * 2.0 ** (self._failures - 1))
         self._wait_s = ceiling * (0.5 + 0.5 * self._options.jitter())
         problems = len(error.problems) if isinstance(error, SpecError) else 1
-        if self._said != self.progress.error:
+        news = self._said != self.progress.error
+        if news:
             self._said = self.progress.error
             _log.error("cannot plan", problems=problems, error=self.progress.error)
+        return news
 
     def _explain(self, made: Plan) -> None:
         """Say what changed since the last look, and nothing twice."""

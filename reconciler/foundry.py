@@ -12,7 +12,6 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 
 from reconciler.apikeys import new_key
@@ -103,6 +102,8 @@ class Foundry:
     local: LocalTarget
     gateway: GatewayProcess
     pipeline: Pipeline
+    read: Callable[[Credential], str]
+    """Opens a credential, in memory."""
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator[None]:
@@ -172,7 +173,14 @@ def open_foundry(
             home.gateway_config, ask=gateway.ask, keep=gateway.supervise
         ),
     }
-    read = partial(read_credential, files=files_of(repo, environment, home))
+    mask = Mask(_secrets_of_this_process())
+
+    def read(credential: Credential) -> str:
+        """What was opened once is masked wherever it turns up."""
+        value = read_credential(credential, files_of(repo, environment, home))
+        mask.learn(value)
+        return value
+
     pipeline = Pipeline(
         environment=environment,
         catalog=catalog(),
@@ -187,7 +195,7 @@ def open_foundry(
             vault=Vault(home.vault),
         ),
         clock=now,
-        mask=Mask(_secrets_of_this_process()),
+        mask=mask,
     )
     with store:
         yield Foundry(
@@ -198,6 +206,7 @@ def open_foundry(
             local=local,
             gateway=gateway,
             pipeline=pipeline,
+            read=read,
         )
 
 

@@ -72,6 +72,13 @@ class GatewayProcess:
         digest = (said["config"] or "").removeprefix("sha256:")
         return InForce(digest=digest, error=said["error"] or "")
 
+    def metrics_url(self) -> str | None:
+        """Where its metrics are; None when none runs."""
+        running = self._running()
+        if running is None:
+            return None
+        return f"http://{Listener.model_validate(running.listener).admin}"
+
     async def supervise(self, stop: asyncio.Event) -> None:
         """Keep one running while there is a config, until ``stop``."""
         pause = _LOOK_S

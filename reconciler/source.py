@@ -23,7 +23,7 @@ from watchfiles import awatch
 from reconciler.values import Commit
 from schemas.errors import PermanentError, TemporaryError
 
-__all__ = ["Checkout", "RemoteBranch", "Source", "Tree", "git"]
+__all__ = ["Checkout", "RemoteBranch", "Source", "Tree", "git", "lay_out"]
 
 _TIMEOUT_S = 120.0
 _WATCHED = ("spec", "environments")
@@ -56,8 +56,12 @@ class Source(Protocol):
         ...
 
 
-async def git(*args: str, cwd: Path, stdin: bytes | None = None) -> str:
+async def git(
+    *args: str, cwd: Path, stdin: bytes | None = None, index: Path | None = None
+) -> str:
     """Run git with nothing but what we gave it; return what it printed.
+
+    ``index`` is a file to use instead of the repository's own.
 
     Raises:
         TemporaryError: it failed or took too long.
@@ -71,6 +75,8 @@ async def git(*args: str, cwd: Path, stdin: bytes | None = None) -> str:
         "GIT_ALLOW_PROTOCOL": "https:ssh:file",
         "GIT_OPTIONAL_LOCKS": "0",
     }
+    if index is not None:
+        settings["GIT_INDEX_FILE"] = str(index)
     child = await asyncio.create_subprocess_exec(
         "git", "-c", f"core.hooksPath={os.devnull}", "-c", "core.fsmonitor=false",
         "-c", "safe.directory=*", "-c", "core.symlinks=false", *args,
@@ -193,7 +199,8 @@ class RemoteBranch:
             await self._check_signature(sha, self._signers)
         root = self._trees / sha
         if not root.is_dir():
-            await self._lay_out(sha, root)
+            await lay_out(self._mirror, sha, root)
+            self._forget_old()
         return Tree(
             root=root,
             commit=Commit(sha=sha, author=author, subject=subject),
@@ -228,17 +235,22 @@ class RemoteBranch:
                 hint=f"sign it with a key that {signers} names",
             ) from error
 
-    async def _lay_out(self, sha: str, root: Path) -> None:
-        parts = root.with_name(f"{sha}.part")
-        shutil.rmtree(parts, ignore_errors=True)
-        parts.mkdir(parents=True)
-        await git(f"--work-tree={parts}", "read-tree", sha, cwd=self._mirror)
-        await git(f"--work-tree={parts}", "checkout-index", "--all", cwd=self._mirror)
-        parts.rename(root)
-        self._forget_old()
-
     def _forget_old(self) -> None:
         trees = sorted(self._trees.iterdir(), key=lambda path: path.stat().st_mtime)
         for old in trees[:-_KEPT_TREES]:
             if old.is_dir():
                 shutil.rmtree(old, ignore_errors=True)
+
+
+async def lay_out(mirror: Path, tree: str, root: Path) -> None:
+    """Write the files of a commit or tree below ``root``, whole or not at all."""
+    parts = root.with_name(f"{root.name}.part")
+    shutil.rmtree(parts, ignore_errors=True)
+    parts.mkdir(parents=True)
+    index = parts.with_suffix(".index")
+    # Two trees may be laid out at once: each has an index of its own.
+    at = f"--work-tree={parts}"
+    await git(at, "read-tree", tree, cwd=mirror, index=index)
+    await git(at, "checkout-index", "--all", cwd=mirror, index=index)
+    index.unlink(missing_ok=True)
+    parts.rename(root)

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-__all__ = ["LIMIT", "comment", "marker", "outcome_lines", "safe"]
+__all__ = ["LIMIT", "comment", "marker", "safe"]
 
 Data = Mapping[str, Any]
 
@@ -49,6 +49,8 @@ def comment(document: Data, *, link: str = "") -> str:
     ``link`` leads to the whole document.
     """
     head = [marker(document["environment"]), *_headline(document)]
+    if document.get("outcome"):
+        head += _outcome(document["outcome"])
     changes = [c for c in document["changes"] if c["action"] not in ("adopt", "forget")]
     kept = [c for c in changes if _grave(c, document)]
     rest = [c for c in changes if not _grave(c, document)]
@@ -281,8 +283,10 @@ def _verdict(document: Data) -> list[str]:
                 f"{_traffic(carried)}, and {safe(', '.join(gone & {*route['through']}))} "
                 "is deleted"
             )
-    for grant in document["access"]["wider"][:20]:
-        lines.append(f"- {_RESULT_SIGNS['warn']} **wider access** {safe(grant)}")
+    lines += [
+        f"- {_RESULT_SIGNS['warn']} **wider access** {safe(grant)}"
+        for grant in document["access"]["wider"][:20]
+    ]
     passed = sum(r["result"] == "pass" for r in document["policy"])
     others = Counter(r["result"] for r in document["policy"])
     summary = f"Policy: {passed} pass, {others['warn']} warn, {others['deny']} deny."
@@ -320,7 +324,9 @@ def _sections(document: Data, changes: list[Data]) -> Iterator[list[str]]:
         for r in document["routes"]
     ))  # fmt: skip
     yield _costs(document)
-    yield _folded("Optimizer: what was chosen, and what else", _choices(changes))
+    yield _folded(
+        "Optimizer: what was chosen, and what else", _choices(document["decisions"])
+    )
     for change in changes:
         if change["diffs"]:
             yield _diff(change)
@@ -365,29 +371,20 @@ def _total(cost: Data) -> str:
     return f"{known} + {cost['unknown']} unknown" if cost["monthHigh"] else "unknown"
 
 
-def _choices(changes: list[Data]) -> list[str]:
+def _choices(decisions: Mapping[str, Data]) -> list[str]:
     lines = []
-    for change in changes:
-        now = change["after"]
-        if not now or not now["reason"]:
-            continue
+    for name, said in decisions.items():
         lines += [
-            (
-                f"{safe(change['object'])}: {safe(now['reason'])} "
-                f"({now['considered']} considered, {now['measuredPoints']} measured points)"
-            ),
+            f"{safe(name)}: {safe(said['why'])} ({said['measuredPoints']} measured points)",
             "",
+            "| layout | pool | TTFT ms (90 %) | TPOT ms (90 %) | tokens/s | USD/h |",
+            "|---|---|--:|--:|--:|--:|",
         ]
-        for other in now["alternatives"]:
-            prediction = other["prediction"]
-            price = (
-                _number(other["usdPerHour"]) if other["usdPerHour"] is not None else "?"
-            )
-            lines.append(
-                f"- {other['replicas']} x TP{other['tensor']} PP{other['pipeline']} on "
-                f"{safe(str(other['gpu'] or 'CPU'))}: TTFT {_number(prediction.get('ttft_ms'))} ms, "
-                f"TPOT {_number(prediction.get('tpot_ms'))} ms, {price} USD/h"
-            )
+        lines += [
+            f"| {safe(o['layout'])} | {safe(o['nodePool'])} | {o['ttftMs']} | {o['tpotMs']} "
+            f"| {o['tokensPerS']} | {o['usdPerHour'] or 'unknown'} |"
+            for o in (said["chosen"], *said["alternatives"])
+        ]
         lines.append("")
     return lines
 
@@ -467,7 +464,7 @@ def _tail(document: Data, link: str) -> list[str]:
     return [*lines, f"Plan `{document['digest']}` of commit `{document['commit']}`", ""]
 
 
-def outcome_lines(data: Data) -> list[str]:
+def _outcome(data: Data) -> list[str]:
     """What became of it, to stand at the end of the comment."""
     lines = [f"#### {safe(data['result'])} at {data['at']} by {safe(data['by'])}", ""]
     failed = [o for o in data["outcomes"] if o["outcome"] in ("failed", "skipped")]

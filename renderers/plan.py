@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-__all__ = ["markdown", "outcomes", "status", "text", "tree", "why"]
+__all__ = ["outcomes", "status", "text", "tree", "why"]
 
 Data = Mapping[str, Any]
 
@@ -38,36 +38,33 @@ def text(plan: Data) -> str:
         f"  {_promise(said)}; {said['why']}"
         for ref, said in plan["decisions"].items()
     ]
+    lines += _judged(plan)
     if plan["steps"]:
         lines.append(f"Apply it: bud apply --plan {plan['digest']}")
     return "\n".join(lines) + "\n"
 
 
-def markdown(plan: Data) -> str:
-    """For a pull request."""
-    lines = [f"### {_headline(plan)}", ""]
+def _judged(plan: Data) -> list[str]:
+    """What rules say of it, whether it fits, and what it costs."""
+    lines = [
+        f"  {result['result']:<8}{result['policy']}: {'; '.join(result['details'])}"
+        for result in plan["policy"]
+        if result["result"] != "pass"
+    ]
+    lines += [f"  {item['object']}: {item['says']}" for item in plan["rollout"]]
     if plan["steps"]:
-        lines += ["| action | object | target | why |", "|---|---|---|---|"]
-        for step in _by_risk(plan["steps"]):
-            target, _, ref = step["key"].partition(":")
-            action = (
-                step["action"].upper() if step["action"] == "delete" else step["action"]
-            )
-            lines.append(
-                f"| {action} | {_cell(ref)} | {target} | {_cell(step['reason'])} |"
-            )
-        lines.append("")
-    for step in _by_risk(plan["steps"]):
-        if below := list(_preview(step)):
-            lines += [f"- {_cell(step['key'])}:", *(f"  - {_cell(b)}" for b in below)]
-    for ref, said in plan["decisions"].items():
-        lines += _choices(ref, said)
-    for item in plan["blocked"]:
-        lines.append(f"- held back: {_cell(item['key'])}: {_cell(item['detail'])}")
-    for item in plan["drift"]:
-        lines.append(f"- drifted: {_cell(item['key'])}: {_cell(item['detail'])}")
-    lines += ["", f"Plan `{plan['digest']}` of commit `{plan['commit']}`", ""]
-    return "\n".join(lines)
+        was, now = plan["cost"]["before"], plan["cost"]["after"]
+        lines.append(f"Cost: {_cost(was)} -> {_cost(now)} USD a month at list prices")
+    return lines
+
+
+def _cost(cost: Data) -> str:
+    """A range, with what nobody knows the price of; never 0 for unknown."""
+    low, high = cost["monthLow"], cost["monthHigh"]
+    known = f"{high:,.0f}" if low == high else f"{low:,.0f}-{high:,.0f}"
+    if not cost["unknown"]:
+        return known
+    return f"{known} + {cost['unknown']} unknown" if high else "unknown"
 
 
 def _preview(step: Data) -> Iterator[str]:
@@ -78,27 +75,6 @@ def _preview(step: Data) -> Iterator[str]:
     yield f"refused: {found['refused']}" if found["refused"] else found["summary"]
     yield from found["disruption"]
     yield from found["changes"]
-
-
-def _choices(ref: str, said: Data) -> list[str]:
-    """What was chosen for an endpoint, first, and the best alternatives."""
-    rows = [
-        f"| {_cell(o['layout'])} | {o['nodePool']} | {o['ttftMs']} | {o['tpotMs']} "
-        f"| {o['tokensPerS']} | {o['usdPerHour'] or '-'} |"
-        for o in (said["chosen"], *said["alternatives"])
-    ]
-    return [
-        f"<details><summary>{ref}: {said['why']}</summary>",
-        "",
-        "| layout | pool | TTFT ms (90 %) | TPOT ms (90 %) | tok/s | USD/h |",
-        "|---|---|---|---|---|---|",
-        *rows,
-        "",
-        f"{_promise(said)}.",
-        "",
-        "</details>",
-        "",
-    ]
 
 
 def _promise(said: Data) -> str:
@@ -124,12 +100,6 @@ def _by_risk(steps: Iterable[Data]) -> list[Data]:
     """Deletes first: what cannot be undone must not be scrolled past."""
     order = ["delete", "change", "create", "adopt", "forget"]
     return sorted(steps, key=lambda step: (order.index(step["action"]), step["key"]))
-
-
-def _cell(value: str) -> str:
-    """Text from outside, kept inside its cell whatever it holds."""
-    plain = " ".join(value.split()).replace("|", "\\|").replace("`", "'")
-    return f"`{plain}`"
 
 
 def outcomes(found: Sequence[tuple[str, str, str]]) -> str:

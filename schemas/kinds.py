@@ -13,6 +13,7 @@ from schemas.cluster import Cluster
 from schemas.endpoint import Endpoint
 from schemas.environment import Environment
 from schemas.model import Model
+from schemas.notification import Notification
 from schemas.objects import FoundryObject, Ref, Refers, Strict
 from schemas.route import Provider, Route
 
@@ -29,6 +30,7 @@ KINDS: dict[str, type[FoundryObject]] = {
         Endpoint,
         Provider,
         Route,
+        Notification,
         Environment,
     )
 }

@@ -12,6 +12,7 @@ from datetime import timedelta
 from typing import Any
 
 import click
+import orjson
 
 from reconciler.cli.context import Context, actor, pass_context
 from reconciler.daemon_http import ask_daemon
@@ -21,11 +22,13 @@ from reconciler.pipeline import Prepared
 from reconciler.plan import Plan
 from reconciler.proposal import propose
 from reconciler.render import resolve_ref
+from reconciler.review.offline import document_here
 from reconciler.rollback import revisions_before
 from reconciler.source import Tree
 from reconciler.store import Frozen, Suspension
 from reconciler.values import Key, Live, Outcome, OutcomeKind
 from renderers import plan as rendering
+from renderers.comment import comment
 from schemas.errors import FoundryError, PermanentError
 from schemas.kinds import references
 from schemas.objects import Ref
@@ -34,6 +37,7 @@ from schemas.units import Duration
 __all__ = ["COMMANDS", "tell"]
 
 CHANGES_PENDING = 3
+Data = dict[str, Any]
 
 
 def _prepare(context: Context, foundry: Foundry) -> tuple[Tree, Prepared]:
@@ -48,21 +52,44 @@ def _prepare(context: Context, foundry: Foundry) -> tuple[Tree, Prepared]:
 @click.command()
 @click.option("--format", "form", default="text", show_default=True,
               type=click.Choice(["text", "markdown", "json"]))  # fmt: skip
+@click.option(
+    "--base", help="Compare with this commit. [default: what was applied last]"
+)
+@click.option("--digest", help="Show a plan that is kept, of a pull request or one's own.")  # fmt: skip
 @pass_context
-def plan(context: Context, form: str) -> int:
+def plan(context: Context, form: str, base: str | None, digest: str | None) -> int:
     """Show what apply would do, and keep it under its digest."""
     with context.foundry() as foundry:
-        _, prepared = _prepare(context, foundry)
-        made = prepared.plan
-        foundry.store.save_plan(made.digest, made.canonical())
-    document = document_of(made)
+        if digest is not None:
+            document = _kept(foundry, digest)
+        else:
+            document = asyncio.run(_planned(context, foundry, base))
     if context.as_json or form == "json":
         replace(context, as_json=True).show(document, "")
     elif form == "markdown":
-        click.echo(rendering.markdown(document), nl=False)
+        click.echo(comment(document), nl=False)
     else:
         click.echo(rendering.text(document), nl=False)
-    return 0 if made.empty and not made.blocked else CHANGES_PENDING
+    return CHANGES_PENDING if document["steps"] or document["blocked"] else 0
+
+
+async def _planned(context: Context, foundry: Foundry, base: str | None) -> Data:
+    async with foundry.session():
+        tree = await context.checkout.newest()
+        prepared = await foundry.pipeline.prepare(tree)
+        foundry.store.save_plan(prepared.plan.digest, prepared.plan.canonical())
+        return await document_here(foundry, prepared, base)
+
+
+def _kept(foundry: Foundry, digest: str) -> Data:
+    review = foundry.store.reviews.find(digest)
+    if review is None:
+        raise PermanentError(
+            f"cannot find plan {digest}: no pull request was planned so here",
+            hint="`bud plan` plans the checkout",
+        )
+    document: Data = orjson.loads(review.document)
+    return document
 
 
 def document_of(made: Plan) -> dict[str, Any]:

@@ -9,6 +9,8 @@ import shlex
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
 
@@ -21,8 +23,12 @@ from reconciler.daemon import Daemon, Options
 from reconciler.daemon_http import ask_daemon, serve
 from reconciler.foundry import Foundry
 from reconciler.metrics import Metrics
+from reconciler.notify import Notifier
+from reconciler.pipeline import Prepared
 from reconciler.proposal import propose
 from reconciler.render import find
+from reconciler.review.connect import Reviews, connect
+from reconciler.review.service import reviewing
 from reconciler.source import RemoteBranch, Source
 from reconciler.trials import Trials
 from reconciler.values import Desired
@@ -30,6 +36,7 @@ from renderers.gateway import USAGE
 from schemas.catalog import catalog
 from schemas.endpoint import Endpoint
 from schemas.model import Model
+from schemas.notification import Notification
 from schemas.objects import DEFAULT_PROJECT, Ref
 from schemas.route import Route
 
@@ -67,15 +74,21 @@ def reconcile(
         )
     with context.foundry() as foundry:
         source: Source = context.checkout
+        where = None if remote is None else (remote, branch)
         if remote is not None:
             source = RemoteBranch(
                 remote, branch, foundry.home.source, signers=allowed_signers
             )
-        asyncio.run(_reconcile(foundry, source, port, resolving=resolving))
+        asyncio.run(_reconcile(foundry, source, port, where, resolving=resolving))
 
 
 async def _reconcile(
-    foundry: Foundry, source: Source, port: int, *, resolving: bool
+    foundry: Foundry,
+    source: Source,
+    port: int,
+    remote: tuple[str, str] | None,
+    *,
+    resolving: bool,
 ) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -89,6 +102,10 @@ async def _reconcile(
         propose=partial(propose, foundry.repo, foundry.pipeline, store.log),
         clock=foundry.pipeline.clock,
     )
+    notifier = Notifier(
+        environment=foundry.environment, read=foundry.read, mask=foundry.pipeline.mask
+    )
+    reviews = await _reviews(foundry, source, remote, notifier)
     with foundry.store.lead(actor("daemon")) as journal:
         daemon = Daemon(
             foundry.pipeline,
@@ -99,14 +116,55 @@ async def _reconcile(
             options=Options(
                 resolve=resolving,
                 trials=trials.look,
+                gate=None if reviews is None else reviews.gate,
+                tell=notifier,
+                follow=lambda prepared: notifier.follow(_channels(prepared)),
                 witness=partial(
                     witness.export, foundry.repo, foundry.environment, foundry.store.log
                 ),
             ),
         )
         where = foundry.home.daemon
-        async with foundry.session(), serve(daemon, metrics, port=port, where=where):
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(foundry.session())
+            await stack.enter_async_context(
+                serve(daemon, metrics, port=port, where=where)
+            )
+            if reviews is not None:
+                await stack.enter_async_context(
+                    reviewing(reviews.reviewer, reviews.receiver, moved=daemon.wake)
+                )
             await daemon.run(stop)
+
+
+def _channels(prepared: Prepared) -> Iterator[Notification]:
+    for item in prepared.desired.objects.values():
+        if isinstance(item, Notification):
+            yield item
+
+
+async def _reviews(
+    foundry: Foundry,
+    source: Source,
+    remote: tuple[str, str] | None,
+    notify: Notifier,
+) -> Reviews | None:
+    """What the protected branch says of pull requests, as the daemon starts."""
+    if remote is None:
+        return None
+    tree = await source.newest()
+    settings = foundry.pipeline.desire(tree).environment.spec.review
+    if settings is None:
+        return None
+    url, branch = remote
+    return connect(
+        foundry,
+        settings,
+        remote=url,
+        branch=branch,
+        actor=actor("daemon"),
+        notify=notify,
+    )
 
 
 @click.command()

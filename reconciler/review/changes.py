@@ -128,14 +128,14 @@ def _rollouts(changes: list[Data], head: Mapping[str, Any]) -> Iterator[Data]:
         after = change["after"]
         if change["action"] not in ("create", "change") or not after:
             continue
+        if not after["gpusPerReplica"]:
+            continue  # what a machine without GPUs has room for, its cluster says
         place = after["cluster"], after["nodePool"]
         each = after["gpusPerReplica"]
         free = pools.get(place, 0) - used[place]
         surge = each * after["surge"] if change["action"] == "change" else 0
-        if each and free < 0:
+        if free < 0:
             said = f"needs {-free} GPUs more than {place[0]}/{place[1]} can have: it will not be scheduled"
-        elif not each:
-            said = "no GPU"
         elif change["action"] == "create":
             said = f"fits: {free} GPUs of {place[0]}/{place[1]} stay free"
         elif after["strategy"] == "recreate":
@@ -146,7 +146,7 @@ def _rollouts(changes: list[Data], head: Mapping[str, Any]) -> Iterator[Data]:
             said = f"surge needs {surge} GPUs, {max(free, 0)} are free: a replica is drained first"
         yield {
             "object": change["object"],
-            "feasible": not each or free >= 0,
+            "feasible": free >= 0,
             "surge": surge,
             "free": free,
             "says": said,

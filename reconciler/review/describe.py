@@ -24,6 +24,7 @@ from typing import Any
 import orjson
 
 from reconciler import load as reading
+from reconciler.optimizer.shown import decision_of
 from reconciler.overlay import look_over, overlay
 from reconciler.pins import inputs_of
 from reconciler.render import Renderer
@@ -57,6 +58,11 @@ class Describing:
         units = self.renderer.render(resolved).units
         return {
             "facts": facts_of(resolved, catalog()),
+            "decisions": {
+                str(ref): said
+                for ref in desired.objects
+                if (said := decision_of(desired.lock, ref)) is not None
+            },
             "inputs": inputs_of(units, desired.lock),
             "units": [
                 {
@@ -75,7 +81,7 @@ class Describing:
         """The rules of a tree that may be broken elsewhere: it must be mendable."""
         found = reading.read_tree(root, Commit(sha=sha), cache=self.files)
         desired, _ = look_over(found.documents, environment, broken=found.broken)
-        return {"facts": guards_of(desired), "inputs": {}, "units": []}
+        return {"facts": guards_of(desired), "decisions": {}, "inputs": {}, "units": []}
 
 
 def answer(state: Describing, request: dict[str, Any]) -> bytes:

@@ -38,6 +38,8 @@ class Described:
 
     facts: Mapping[str, Any]
     inputs: Mapping[str, str]
+    decisions: Mapping[str, Mapping[str, object]]
+    """Object -> what its lock says was decided."""
     rendered: Rendered
 
 
@@ -152,7 +154,10 @@ def _read(data: Mapping[str, Any]) -> Described:
             after=tuple(map(_key, item["after"])),
         )
     return Described(
-        facts=data["facts"], inputs=data["inputs"], rendered=Rendered(units=units)
+        facts=data["facts"],
+        inputs=data["inputs"],
+        decisions=data["decisions"],
+        rendered=Rendered(units=units),
     )
 
 

@@ -19,7 +19,7 @@ from reconciler.review.changes import changes_of, rollout_of, routes_of
 from reconciler.review.policy import evaluate
 from reconciler.values import Key, Live
 
-__all__ = ["Surroundings", "counted", "document_of", "requirements_of"]
+__all__ = ["Surroundings", "counted", "document_of", "judged_at", "requirements_of"]
 
 Data = dict[str, Any]
 
@@ -65,11 +65,17 @@ def document_of(
         "access": _access(head["access"], base["access"]),
         "owned": dict(around.owned),
     }
-    document["policy"] = evaluate(base["policies"], document, now=around.now)
-    document["approvals"] = requirements_of(document["policy"])
+    # The protected branch's: nothing is judged by rules that it brings along.
+    document["rules"] = base["policies"]
     masked = _masked(document, around.mask)
     assert isinstance(masked, dict), "a document is a mapping"
-    return masked
+    return judged_at(masked, around.now)
+
+
+def judged_at(document: Mapping[str, Any], now: datetime) -> Data:
+    """The document with what its rules say at a moment: windows open and close."""
+    results = evaluate(document["rules"], document, now=now)
+    return {**document, "policy": results, "approvals": requirements_of(results)}
 
 
 def requirements_of(results: list[Data]) -> list[Data]:

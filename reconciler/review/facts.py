@@ -113,23 +113,8 @@ def _endpoints(resolved: Resolved, catalog: Catalog) -> Iterator[tuple[str, Data
                 "cost": price_of(
                     item, cluster, chosen, catalog=catalog, reserved=reserved
                 ),
-                "reason": data.get("reason", ""),
-                "binding": data.get("binding", ""),
-                "method": data.get("method", ""),
-                "measuredPoints": data.get("measuredPoints", 0),
-                "considered": data.get("considered", 0),
-                "alternatives": [_alternative(a) for a in data.get("runnersUp", ())],
             },
         )
-
-
-def _alternative(data: Mapping[str, Any]) -> Data:
-    kept = ("cluster", "nodePool", "gpu", "tensor", "pipeline", "data", "replicas")
-    return {
-        **{name: data.get(name) for name in kept},
-        "usdPerHour": data.get("usdPerHour"),
-        "prediction": dict(data.get("prediction", {})),
-    }
 
 
 def _slo(spec: EndpointSpec, prediction: Mapping[str, float]) -> Data:

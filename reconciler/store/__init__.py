@@ -2,6 +2,7 @@
 
 from reconciler.store.journal import Journal
 from reconciler.store.log import Log
+from reconciler.store.reviews import Review, Reviews
 from reconciler.store.store import Store, open_store
 from reconciler.store.values import (
     Decision,
@@ -22,6 +23,8 @@ __all__ = [
     "Log",
     "Owned",
     "Ownership",
+    "Review",
+    "Reviews",
     "Run",
     "SavedPlan",
     "Store",

@@ -138,19 +138,23 @@ def writing(database: Engine | Connection, doing: str) -> Iterator[Connection]:
 
 def put(
     connection: Connection, table: Table, row: Mapping[str, Any], *, replace: bool
-) -> None:
-    """Insert a row; where its key is taken, replace what is there or leave it."""
+) -> bool:
+    """Insert a row; where its key is taken, replace what is there or leave it.
+
+    Returns whether anything was written.
+    """
     statement: sqlite.Insert | postgresql.Insert = (
         sqlite.insert(table).values(row)
         if connection.dialect.name == "sqlite"
         else postgresql.insert(table).values(row)
     )
     key = list(table.primary_key)
-    connection.execute(
+    done = connection.execute(
         statement.on_conflict_do_update(index_elements=key, set_=row)
         if replace
         else statement.on_conflict_do_nothing(index_elements=key)
     )
+    return done.rowcount == 1
 
 
 @contextmanager

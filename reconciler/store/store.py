@@ -21,6 +21,7 @@ from reconciler.store import database, leadership, rows, tables
 from reconciler.store.database import put, reading, writing
 from reconciler.store.journal import Journal
 from reconciler.store.log import Log
+from reconciler.store.reviews import Reviews
 from reconciler.store.values import (
     Decision,
     Frozen,
@@ -70,6 +71,7 @@ class Store:
         self, engine: Engine, *, key: Path, origin: str, clock: Callable[[], datetime]
     ) -> None:
         self.log = Log(engine, key, origin)
+        self.reviews = Reviews(engine, clock)
         self._engine, self._clock = engine, clock
 
     def __enter__(self) -> Self:
@@ -249,6 +251,11 @@ class Store:
         waiting = select(tables.decisions).order_by(tables.decisions.c.id)
         with reading(self._engine, "read decisions") as connection:
             return [Decision(**row) for row in connection.execute(waiting).mappings()]
+
+    def decide(self, actor: str, said: str) -> None:
+        """Have it recorded what somebody decided, or was refused."""
+        with writing(self._engine, "record decision") as connection:
+            self._decide(connection, actor, said)
 
     def _decide(self, connection: Connection, actor: str, said: str) -> None:
         """Leave word for the leader, who alone may append to the ledger."""

@@ -29,6 +29,7 @@ __all__ = [
     "SCHEMA",
     "checkpoints",
     "decisions",
+    "deliveries",
     "former",
     "frozen",
     "inventory",
@@ -36,11 +37,12 @@ __all__ = [
     "ledger",
     "metadata",
     "plans",
+    "reviews",
     "runs",
     "suspensions",
 ]
 
-SCHEMA = "0002"
+SCHEMA = "0003"
 """The newest revision in `reconciler/migrations`."""
 
 metadata = MetaData()
@@ -124,6 +126,31 @@ plans = Table(
     Column("created_at", Instant, nullable=False),
     Column("used_at", Instant),
     Column("used_by", Text),
+)
+
+reviews = Table(
+    "reviews",
+    metadata,
+    Column("digest", Text, primary_key=True),
+    Column("pull", Integer, nullable=False),
+    Column("head", Text, nullable=False),
+    Column("base", Text, nullable=False),
+    Column("tree", Text, nullable=False),
+    Column("document", LargeBinary, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("comment", Text, nullable=False),
+    Column("made_at", Instant, nullable=False),
+    Column("posted_at", Instant),
+    Column("expires_at", Instant, nullable=False),
+    Column("settled_at", Instant),
+    Index("reviews_pull", "pull", "made_at"),
+)
+
+deliveries = Table(
+    "deliveries",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("at", Instant, nullable=False),
 )
 
 runs = Table(

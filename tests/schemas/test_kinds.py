@@ -15,6 +15,7 @@ NODES = [{"name": "gpu", "instanceType": "p5.48xlarge", "count": 1}]
 SPECS: dict[str, dict[str, Any]] = {
     "Project": {},
     "Policy": {"rules": {"maxGpus": 8}},
+    "Notification": {"to": {"env": "CHAT"}, "events": ["apply"]},
     "ApiKey": {"hash": f"sha256:{SHA}"},
     "Cluster": {"provider": "local"},
     "Model": {

@@ -1,0 +1,67 @@
+"""Telling people: chat, email and whatever else Apprise speaks (I/O: network).
+
+The daemon and the reviewer call it. A channel that does not answer is logged and
+holds up nothing; what is told was masked by whoever said it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+import apprise
+import structlog
+
+from schemas.errors import FoundryError
+from schemas.notification import Notification
+from schemas.objects import Credential
+
+__all__ = ["Notifier"]
+
+_log = structlog.get_logger("notify")
+_TIMEOUT_S = 20.0
+_LONGEST = 1500
+"""Characters; chats cut what is longer."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Notifier:
+    environment: str
+    read: Callable[[Credential], str]
+    mask: Callable[[str], str] = str
+    _channels: tuple[Notification, ...] = field(default=(), init=False)
+
+    def follow(self, channels: Iterable[Notification]) -> None:
+        """From now on tell those, as the protected branch says."""
+        self._channels = tuple(channels)
+
+    async def __call__(self, event: str, text: str) -> None:
+        told = self.mask(text)[:_LONGEST]
+        waiting = [
+            self._tell(channel, event, told)
+            for channel in self._channels
+            if event in channel.spec.events
+        ]
+        await asyncio.gather(*waiting)
+
+    async def _tell(self, channel: Notification, event: str, text: str) -> None:
+        try:
+            sender = apprise.Apprise()
+            known = sender.add(self.read(channel.spec.to))
+            async with asyncio.timeout(_TIMEOUT_S):
+                # In a thread: Apprise speaks HTTP and SMTP without asyncio.
+                title = f"bud {self.environment}: {event}"
+                sent = known and await asyncio.to_thread(_send, sender, title, text)
+        except (FoundryError, TimeoutError) as error:
+            sent = False
+            _log.warning(
+                "cannot open channel", channel=str(channel.ref), error=str(error)
+            )
+        if not sent:
+            _log.warning("not told", channel=str(channel.ref), what=event)
+
+
+def _send(sender: apprise.Apprise, title: str, text: str) -> bool:
+    plain = apprise.NotifyFormat.TEXT
+    return bool(sender.notify(body=text, title=title, body_format=plain))
