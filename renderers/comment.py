@@ -318,6 +318,10 @@ def _sections(document: Data, changes: list[Data]) -> Iterator[list[str]]:
     yield _list("Rollout", (
         f"{safe(r['object'])}: {r['says']}" for r in document["rollout"]
     ))  # fmt: skip
+    yield _list("What targets say", (
+        f"{safe(change['object'])}: " + "; ".join(safe(said) for said in _previewed(p))
+        for change in changes for p in change["previews"]
+    ))  # fmt: skip
     yield _list("Routes touched", (
         f"{safe(r['route'])} ({safe(', '.join(r['models']))}, project {safe(r['project'])}): "
         + _traffic(r["traffic"])
@@ -333,6 +337,12 @@ def _sections(document: Data, changes: list[Data]) -> Iterator[list[str]]:
     yield _folded("Field owners and drift", _owners(document, changes))
     passed = [f"- {safe(r['policy'])} {r['rule']}" for r in document["policy"] if r["result"] == "pass"]  # fmt: skip
     yield _folded("Policies that are kept", passed)
+
+
+def _previewed(found: Data) -> Iterator[str]:
+    """What it means for people; the single things are in the document."""
+    yield f"refused: {found['refused']}" if found["refused"] else found["summary"]
+    yield from found["disruption"]
 
 
 def _list(title: str, items: Iterable[str]) -> list[str]:

@@ -51,6 +51,9 @@ def changes_of(
                 "file": head["files"].get(str(ref)) or base["files"].get(str(ref), ""),
                 "reasons": sorted({step.reason for step in some}),
                 "targets": [step.key.target for step in some],
+                "previews": [
+                    step.preview.document(why=True) for step in some if step.preview
+                ],
                 "before": before,
                 "after": None if action == "delete" else after,
                 "slo": _slo_moved(before, None if action == "delete" else after),

@@ -55,7 +55,7 @@ class Describing:
         documents = reading.load(root, Commit(sha=sha), cache=self.files)
         desired = overlay(documents, environment)
         resolved = resolve(desired, catalog(), memo=self.memo)
-        units = self.renderer.render(resolved).units
+        units = self.renderer.render(resolved, catalog()).units
         return {
             "facts": facts_of(resolved, catalog()),
             "decisions": {
