@@ -24,7 +24,7 @@ from reconciler import lockfile
 from reconciler.apply import Applier
 from reconciler.clusters import Clusters
 from reconciler.holds import held, records
-from reconciler.observe import observe
+from reconciler.observe import Observer
 from reconciler.optimizer.shown import decision_of
 from reconciler.overlay import overlay
 from reconciler.pins import inputs_of, moved
@@ -85,6 +85,7 @@ class Pipeline:
     _files: reading.Cache = field(default_factory=dict)
     _describing: Lock = field(default_factory=Lock)
     """A cancelled look may still describe when the next one begins."""
+    _observer: Observer = field(default_factory=Observer)
     _resolved: Memo = field(default_factory=Memo)
     _renderer: Renderer = field(default_factory=Renderer)
 
@@ -141,7 +142,7 @@ class Pipeline:
         """observe, plan: what is rendered against what lives."""
         owned, frozen = self.store.inventory(), self.store.frozen()
         keys = {*rendered.units, *owned}
-        observed = await observe(self.targets, keys)
+        observed = await self._observer.look(self.targets, keys)
         units = stood_in(rendered.units, frozen=frozen, owned=owned, observed=observed)
         made = plan(
             commit=commit,
