@@ -83,9 +83,18 @@ async def floor(world: World, units: list[Unit]) -> tuple[float, float]:
     dry = await timed(
         f"floor: {len(objects)} plain dry runs", lambda: send(dry_run=True)
     )
-    wet = await timed(
-        f"floor: {len(objects)} plain applies", lambda: send(dry_run=False)
-    )
+
+    async def until_seen() -> None:
+        """As far as the target goes too: each controller has seen its workload."""
+        await send(dry_run=False)
+        path = "/apis/apps/v1/namespaces/floor/deployments"
+        while True:
+            items, _ = await world.client.list(path)
+            if all(item["status"].get("observedGeneration") for item in items):
+                return
+            await asyncio.sleep(0.2)
+
+    wet = await timed(f"floor: {len(objects)} plain applies, seen", until_seen)
     return dry, wet
 
 

@@ -99,6 +99,11 @@ class KubernetesTarget:
         self._answered: dict[Key, tuple[str, str]] = {}
         """Key -> UID and version of the unit that answered a request."""
 
+    @property
+    def writes(self) -> int:
+        """Requests so far that were to change something; a dry run is none."""
+        return self._client.writes
+
     async def close(self) -> None:
         """Close what is open; the next call opens it again."""
         await self._client.__aexit__(None, None, None)
