@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from http import HTTPStatus
 from typing import Any
 
 from gateway.accounts import reserve
@@ -57,14 +58,23 @@ class Admission:
         need = self._slices.missing(limiter, exchange.reserved[limiter.kind])
         self._tell({"op": "lease", "limiter": tuple(limiter), "need": need})
 
-    def granted(self, name: str, amount: int, retry_after_s: float) -> None:
+    def granted(
+        self, name: str, amount: int, retry_after_s: float, *, reachable: bool
+    ) -> None:
         """Hear the answer about a limiter: go on with those who waited for it."""
         self._slices.put(name, amount)
         queue = self._waiting.pop(name, deque())
         if amount == 0 and queue:
             exchange, limiter = queue.popleft()
-            if not exchange.over:
+            if not exchange.over and reachable:
                 exchange.deny(limiter, retry_after_s)
+            elif not exchange.over:
+                exchange.refuse(
+                    HTTPStatus.SERVICE_UNAVAILABLE,
+                    f"cannot check {limiter.scope}: nobody knows its limits now",
+                    code="limits_unavailable",
+                    lines=b"retry-after: 1\r\n",
+                )
         for exchange, _ in queue:
             if not exchange.over:
                 self._try(exchange, exchange.key.limiters + exchange.route.limiters)

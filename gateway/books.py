@@ -8,6 +8,7 @@ known after a restart. It never sees a request.
 from __future__ import annotations
 
 import time
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,8 @@ class Books:
         self._tails: dict[str, Tail] = {}
         self._workers: dict[str, int] = {}
         self._saved: bytes = b""
+        self.gateway = uuid.uuid4().hex
+        """Who this is to the gateways that share limits; stays the same."""
         self._restore()
         for end in (IN_FLIGHT, FINISHED):
             for path in folder.glob("*" + end):
@@ -52,6 +55,7 @@ class Books:
         self._authority.restore(
             {name: (window, spent) for name, (window, spent) in state["spent"].items()}
         )
+        self.gateway = state.get("gateway", self.gateway)
         for name, offset in state["read"].items():
             self._tails[name] = Tail(self.folder / name, offset)
 
@@ -119,6 +123,7 @@ class Books:
     def _save(self) -> None:
         state = orjson.dumps(
             {
+                "gateway": self.gateway,
                 "spent": self._authority.spending(),
                 "read": {
                     name: tail.offset

@@ -23,6 +23,7 @@ __all__ = [
     "Kind",
     "Limiter",
     "Slices",
+    "slice_of",
     "window_of",
 ]
 
@@ -53,6 +54,11 @@ class Limiter(NamedTuple):
     def of(cls, scope: str, kind: Kind, limit: int, per: str = "month") -> Limiter:
         name = f"{scope}:{per if kind == 'budget' else kind}"
         return cls(name, scope, kind, limit, per)
+
+    @property
+    def is_rate(self) -> bool:
+        """Refilled with time; what is not is lent, or spent."""
+        return self.kind in {"requests", "tokens"}
 
     def describe(self) -> str:
         match self.kind:
@@ -115,6 +121,8 @@ class Grant(NamedTuple):
     amount: int
     retry_after_s: float
     """If nothing was granted: when it is worth asking again."""
+    reachable: bool = True
+    """False: nobody could be asked, and so nothing is admitted."""
 
 
 @dataclass(slots=True)
@@ -149,8 +157,8 @@ class Authority:
 
         ``now`` is in seconds since the epoch.
         """
-        want = max(need, limiter.limit // (_SLICES * workers))
-        if limiter.kind in {"requests", "tokens"}:
+        want = slice_of(limiter, need, workers)
+        if limiter.is_rate:
             return self._from_bucket(limiter, need, want, now)
         return self._from_pool(limiter, worker, need, want, now)
 
@@ -189,6 +197,26 @@ class Authority:
         pool.out[worker] = pool.out.get(worker, 0) + amount
         return Grant(amount, 0.0)
 
+    def pools(self) -> Iterator[tuple[str, str]]:
+        """Name what is lent or spent, and the window that it is in."""
+        yield from ((name, pool.window) for name, pool in self._pools.items())
+
+    def standing(self, name: str, window: str) -> tuple[int, int]:
+        """Say what was spent in a window, and what is lent."""
+        pool = self._pools.get(name)
+        if pool is None:
+            return 0, 0
+        spent = pool.spent if pool.window == window else 0
+        return spent, sum(pool.out.values())
+
+    def lend(self, name: str, window: str, *, worker: int, amount: int) -> None:
+        """Note a slice that was granted elsewhere."""
+        pool = self._pools.setdefault(name, _Pool())
+        if pool.window != window:
+            pool.window, pool.spent = window, 0
+        if amount:
+            pool.out[worker] = pool.out.get(worker, 0) + amount
+
     def give_back(self, name: str, *, worker: int, amount: int) -> None:
         if name in self._buckets:
             self._buckets[name].level += amount
@@ -225,6 +253,11 @@ class Authority:
         """Take up what `spending` gave."""
         for name, (window, spent) in spending.items():
             self._pools[name] = _Pool(window=window, spent=spent)
+
+
+def slice_of(limiter: Limiter, need: int, workers: int) -> int:
+    """Say how much is lent at a time."""
+    return max(need, limiter.limit // (_SLICES * workers))
 
 
 def window_of(per: str, now: float) -> tuple[str, float]:

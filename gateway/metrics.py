@@ -73,6 +73,9 @@ FAMILIES = {
     ),
     "bud_gateway_in_flight": Family("Requests in flight", (), "gauge"),
     "bud_gateway_connections": Family("Client connections", (), "gauge"),
+    "bud_gateway_shared_up": Family(
+        "Does what gateways share its limits with answer", (), "gauge"
+    ),
     "bud_gateway_workers": Family("Workers that run", (), "gauge"),
     "bud_gateway_worker_restarts_total": Family("Workers that were replaced"),
     "bud_gateway_config_generation": Family(

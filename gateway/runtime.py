@@ -316,7 +316,10 @@ class Worker:
 
     def granted(self, message: dict[str, Any]) -> None:
         self._admission.granted(
-            message["id"], message["amount"], message["retry_after_s"]
+            message["id"],
+            message["amount"],
+            message["retry_after_s"],
+            reachable=message["reachable"],
         )
 
     def numbers(self) -> Metrics:

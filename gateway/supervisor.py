@@ -12,7 +12,9 @@ import os
 import socket
 import sys
 import time
+import uuid
 from asyncio.subprocess import Process, create_subprocess_exec
+from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +23,10 @@ import structlog
 from gateway.books import Books
 from gateway.control import read_message, write_message
 from gateway.files import Bundle, Files, compile_bundle
-from gateway.limits import Authority, Limiter
+from gateway.limits import Authority, Limiter, slice_of
 from gateway.metrics import Metrics
+from gateway.shared import connect
+from gateway.shared_limits import SharedLimits
 from schemas.errors import FoundryError, PermanentError
 from schemas.gateway import Listener
 
@@ -101,6 +105,16 @@ class Supervisor:
         if listener.usage is not None:
             folder = files.config.parent / listener.usage
             self.books = Books(folder, self.authority)
+        self._shared: SharedLimits | None = None
+        client = connect(compile_bundle(bundle))
+        if client is not None and listener.shared is not None:
+            self._shared = SharedLimits(
+                client,
+                self.authority,
+                holder=self.books.gateway if self.books else uuid.uuid4().hex,
+                fails_open=listener.shared.failure == "open",
+            )
+        self._asking: set[asyncio.Task[None]] = set()
         self._hired = 0
         folder = files.config.parent
         self._tls = (
@@ -177,6 +191,8 @@ class Supervisor:
             "bud_gateway_worker_restarts_total",
             n=sum(slot.restarts for slot in self.slots),
         )
+        if self._shared is not None:
+            total.set("bud_gateway_shared_up", to=int(self._shared.up))
         total.set("bud_gateway_config_generation", to=self.in_force)
         total.add("bud_gateway_config_rejected_total", n=self.rejected)
         valid = self.error is None and self.in_force == self.generation
@@ -192,6 +208,7 @@ class Supervisor:
         async with asyncio.TaskGroup() as tasks:
             keepers = [tasks.create_task(self._keep(slot)) for slot in self.slots]
             watcher = tasks.create_task(self._watch())
+            publisher = tasks.create_task(self._publish())
             await stop.wait()
             self._stopping = True
             watcher.cancel()
@@ -202,6 +219,10 @@ class Supervisor:
             for keeper in keepers:
                 if not await self._finished(keeper):
                     keeper.cancel()
+            publisher.cancel()
+        if self._shared is not None:
+            await self._shared.publish(_wall())
+            await self._shared.close()
 
     async def _finished(self, keeper: asyncio.Task[None]) -> bool:
         done, _ = await asyncio.wait({keeper}, timeout=_MAX_RESTART_S + self._drain_s)
@@ -285,31 +306,51 @@ class Supervisor:
             for old in [g for g in self._digests if g < self.in_force]:
                 del self._digests[old]
         elif message["op"] == "lease":
-            self._lease(slot, Limiter(*message["limiter"]), message["need"])
-        elif message["op"] == "return":
-            self.authority.give_back(
-                message["id"], worker=slot.id, amount=message["amount"]
+            self._later(
+                self._lease(slot, Limiter(*message["limiter"]), message["need"])
             )
+        elif message["op"] == "return":
+            name, amount = message["id"], message["amount"]
+            self.authority.give_back(name, worker=slot.id, amount=amount)
+            if self._shared is not None and name.endswith((":requests", ":tokens")):
+                self._later(self._shared.give_back(name, amount))
         elif message["op"] == "numbers":
             slot.numbers = Metrics()
             slot.numbers.merge(message["numbers"], gauges=True)
             if slot.asked is not None and not slot.asked.done():
                 slot.asked.set_result(None)
 
-    def _lease(self, slot: Slot, limiter: Limiter, need: int) -> None:
+    def _later(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._asking.add(task)
+        task.add_done_callback(self._asking.discard)
+
+    async def _lease(self, slot: Slot, limiter: Limiter, need: int) -> None:
         if limiter.kind == "budget" and self.books is not None:
             self.books.read()  # what was spent meanwhile is no longer lent
-        grant = self.authority.grant(
-            limiter,
-            worker=slot.id,
-            need=need,
-            workers=len(self.slots),
-            now=time.time(),  # noqa: TID251  this process keeps the clock of limits
-        )
-        assert slot.writer is not None
+        worker, workers, now = slot.id, len(self.slots), _wall()
+        grant = None
+        if self._shared is not None:
+            want = slice_of(limiter, need, workers)
+            grant = await self._shared.grant(
+                limiter, worker=worker, need=need, want=want, now=now
+            )
+        if grant is None:
+            grant = self.authority.grant(
+                limiter, worker=worker, need=need, workers=workers, now=now
+            )
+        if slot.id != worker or slot.writer is None:
+            # It died while it waited.
+            self.authority.give_back(limiter.id, worker=worker, amount=grant.amount)
+            return
         write_message(
             slot.writer, {"op": "granted", "id": limiter.id, **grant._asdict()}
         )
+
+    async def _publish(self) -> None:
+        while self._shared is not None:
+            await asyncio.sleep(_POLL_S)
+            await self._shared.publish(_wall())
 
     async def _watch(self) -> None:
         """Bring each new valid state of the files to the workers."""
@@ -339,3 +380,7 @@ class Supervisor:
         for slot in self.slots:
             self._send(slot)
         _log.info("config sent", generation=self.generation, digests=bundle.digests)
+
+
+def _wall() -> float:
+    return time.time()  # noqa: TID251  this process keeps the clock of limits

@@ -14,6 +14,8 @@ wanted=""
 have_postgres || wanted="$wanted postgresql"
 command -v git >/dev/null || wanted="$wanted git"
 command -v ssh-keygen >/dev/null || wanted="$wanted openssh-client"
+command -v valkey-server >/dev/null || command -v redis-server >/dev/null ||
+    wanted="$wanted redis-server"
 [ -z "$wanted" ] && exit 0
 if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
     echo "cannot install$wanted: install it with this system's package manager" >&2

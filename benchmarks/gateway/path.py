@@ -38,7 +38,7 @@ from schemas.gateway import (
 from schemas.gateway_toml import dump
 from schemas.units import Money
 
-GRANT = {"amount": 10**12, "retry_after_s": 0.0}
+GRANT = {"amount": 10**12, "retry_after_s": 0.0, "reachable": True}
 URL = "http://127.0.0.1:1"
 BODY = (
     b'{"model":"smol","messages":[{"role":"system","content":"You are a helpful '

@@ -10,7 +10,15 @@ import pytest
 
 from schemas.gateway import Addresses, GatewayConfig, Store
 from schemas.gateway_toml import dump, dump_addresses
-from tests.gateway.wire import LISTENER, Gateway, MockUpstream, Start, launch, write
+from tests.gateway.wire import (
+    LISTENER,
+    Gateway,
+    MockUpstream,
+    Start,
+    Valkey,
+    launch,
+    write,
+)
 
 
 @pytest.fixture
@@ -38,6 +46,14 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     yield gateway
     gateway.process.terminate()
     assert gateway.process.wait(40) == 0
+
+
+@pytest.fixture
+def valkey(tmp_path: Path) -> Iterator[Valkey]:
+    server = Valkey(tmp_path)
+    server.start()
+    yield server
+    server.kill()
 
 
 @pytest.fixture

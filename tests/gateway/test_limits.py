@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.accounts import Price, amounts, charge, reserve
-from gateway.limits import NANO, Authority, Limiter, Slices, window_of
+from gateway.limits import NANO, Authority, Grant, Limiter, Slices, window_of
 from gateway.usage import Usage
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC).timestamp()
@@ -123,9 +123,11 @@ def test_a_denial_says_when_it_is_worth_asking_again() -> None:
     for _ in range(60):
         authority.grant(limiter, worker=1, need=1, workers=60, now=NOW)
     grant = authority.grant(limiter, worker=1, need=5, workers=60, now=NOW)
-    assert grant == (0, 5.0)
+    assert grant == Grant(0, 5.0)
     budget = Limiter.of("key a/b", "budget", 10, "day")
-    assert authority.grant(budget, worker=1, need=11, workers=1, now=NOW) == (0, 43200)
+    assert authority.grant(budget, worker=1, need=11, workers=1, now=NOW) == Grant(
+        0, 43200
+    )
 
 
 def test_what_a_dead_worker_held_is_free_again_and_what_it_spent_is_not() -> None:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import signal
+import socket
 import ssl
 import subprocess
 import sys
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -18,6 +21,7 @@ from typing import Any
 
 import aiohttp
 import openai
+import pytest
 
 from schemas.gateway import (
     Addresses,
@@ -433,3 +437,41 @@ def config_for(
             )
         },
     )
+
+
+class Valkey:
+    """A server of its own, that forgets everything when it is killed."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._process: subprocess.Popen[bytes] | None = None
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port: int = probe.getsockname()[1]
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        program = shutil.which("valkey-server") or shutil.which("redis-server")
+        if program is None:
+            assert not os.environ.get("CI"), "make tools installs redis-server"
+            pytest.skip("neither valkey-server nor redis-server is installed")
+        given = f"--port {self.port} --bind 127.0.0.1 --save --appendonly no"
+        self._process = subprocess.Popen(
+            [program, *given.split(), "--dir", str(self._folder)],
+            stdout=subprocess.DEVNULL,
+        )
+        deadline = time.monotonic() + 30
+        while True:
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
+                    return
+            assert time.monotonic() < deadline, "it does not listen"
+            time.sleep(0.02)
+
+    def kill(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
