@@ -10,10 +10,10 @@ import sys
 from pathlib import Path
 
 import orjson
-import structlog
 
 from gateway.admin import start_admin
 from gateway.files import Files, compile_bundle
+from gateway.logs import configure
 from gateway.supervisor import Supervisor, bind
 from schemas.errors import FoundryError, SpecError
 
@@ -35,14 +35,7 @@ def main(argv: list[str] | None = None) -> None:
         "--check", action="store_true", help="read the files, say what is wrong, exit"
     )
     options = parser.parse_args(argv)
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.JSONRenderer(),
-        ],
-        logger_factory=lambda *_: structlog.WriteLogger(sys.stderr),
-    )
+    configure()
     try:
         asyncio.run(_run(options.config, check=options.check))
     except SpecError as error:

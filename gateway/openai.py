@@ -78,7 +78,7 @@ UPLOADS: frozenset[Op] = frozenset(
 )
 """Forms with a file in them."""
 HOT_PATHS: dict[bytes, Op] = {
-    path: op for op, path in PATH_OF.items() if op not in UPLOADS
+    path: op for op, path in PATH_OF.items() if op not in UPLOADS and op != "responses"
 }
 """What the raw edge answers itself."""
 HELD_BYTES = 1 << 20
@@ -106,7 +106,7 @@ _TYPES = {
 }
 
 
-Client: TypeAlias = Literal["openai", "anthropic"]
+Client: TypeAlias = Literal["openai", "anthropic", "responses"]
 
 
 class BadRequest(Exception):
@@ -153,6 +153,8 @@ class Request(NamedTuple):
     """The API that the client speaks; ``document`` is always OpenAI's."""
     source: Source | None = None
     """What is sent instead of ``raw``; ``document`` then holds what is small."""
+    echo: dict[str, Any] | None = None
+    """What an answer to a client of the Responses API repeats of its request."""
 
 
 def read_object(raw: bytes) -> dict[str, Any]:

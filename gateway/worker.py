@@ -22,6 +22,7 @@ import uvloop
 
 from gateway.control import read_message, write_message
 from gateway.files import Bundle, compile_bundle
+from gateway.logs import configure
 from gateway.runtime import Worker
 from gateway.snapshot import Snapshot
 
@@ -117,6 +118,7 @@ def _compile(message: dict[str, Any]) -> Snapshot:
 
 
 def main() -> None:
+    configure()
     control, listening = (socket.socket(fileno=int(fd)) for fd in sys.argv[1:3])
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve(control, listening))

@@ -13,7 +13,7 @@ from http import HTTPStatus
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from gateway.cold import batches, files, uploads
+from gateway.cold import batches, files, responses, uploads
 from gateway.cold.batch_run import BatchRunner
 from gateway.cold.jobs import Jobs, Trade
 from gateway.cold.relay import JSON, ColdRuntime
@@ -24,8 +24,8 @@ from gateway.snapshot import Key
 
 __all__ = ["ColdSide"]
 
-_BATCHES = 4
-"""That one worker runs together."""
+_BATCHES, _RESPONSES = 4, 64
+"""That one worker runs together; a response is one request, a batch many."""
 
 
 class ColdSide:
@@ -33,16 +33,21 @@ class ColdSide:
 
     def __init__(self, runtime: ColdRuntime) -> None:
         self._runtime = runtime
-        app = web.Application(middlewares=[self._guard])
+        app = web.Application(
+            middlewares=[self._guard],
+            client_max_size=runtime.snapshot.listener.max_body.bytes,
+        )
         app.router.add_get("/v1/models/{model:.+}", self._model)
-        for part in (uploads, files, batches):
+        for part in (uploads, files, batches, responses):
             part.add_routes(app, runtime)
         self._jobs: Jobs | None = None
         self._working: asyncio.Task[None] | None = None
         if runtime.store is not None:
             runner = BatchRunner(runtime, runtime.store)
+            answering = responses.ResponseRunner(runtime)
             trades: dict[Kind, Trade] = {
-                "batch": Trade(do=runner.run, at_once=_BATCHES)
+                "response": Trade(do=answering.run, at_once=_RESPONSES),
+                "batch": Trade(do=runner.run, at_once=_BATCHES),
             }
             self._jobs = Jobs(runtime.store, trades, runtime.wall)
         # A client that leaves cancels its handler, which stops the upstream.

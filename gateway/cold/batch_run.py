@@ -17,10 +17,10 @@ import orjson
 
 from gateway import batch
 from gateway.batch import Line
-from gateway.cold.call import Broken
+from gateway.cold.call import Broken, Reply
 from gateway.cold.files import content_path, file_body
 from gateway.cold.jobs import RENEW_S, Job
-from gateway.cold.relay import ColdRuntime
+from gateway.cold.relay import ColdRuntime, ask
 from gateway.documents import Document
 from gateway.openai import BadRequest
 
@@ -145,11 +145,13 @@ class _Run:
         while True:
             tries += 1
             try:
-                status, fields, body = await self._once(document)
+                request = batch.request_from(document)
+                reply, body = await ask(self._runtime, self._job.document.key, request)
             except BadRequest as bad:
                 return batch.failed_line(name, custom_id, bad.code or "bad", str(bad))
             except Broken:
-                status, fields, body = 502, {}, b'"the upstream broke off"'
+                reply, body = Reply(502, {}), b'"the upstream broke off"'
+            status, fields = reply
             limited = status in _WAIT
             if not limited and (status < 500 or tries >= _MAX_TRIES):  # noqa: PLR2004  HTTP's
                 request_id = fields.get("x-request-id", "")
@@ -160,20 +162,6 @@ class _Run:
             seconds = float(asked) if limited and asked.isdigit() else pause
             await asyncio.sleep(min(seconds, _MAX_PAUSE_S))
             pause = min(pause * 2, _MAX_PAUSE_S)
-
-    async def _once(
-        self, document: dict[str, Any]
-    ) -> tuple[int, dict[str, str], bytes]:
-        runtime = self._runtime
-        key = runtime.snapshot.key_named(self._job.document.key, now=runtime.wall())
-        if key is None:
-            raise BadRequest("the key of this batch is no longer valid", code="no_key")
-        call = runtime.call(key, batch.request_from(document), {})
-        try:
-            status, fields = await call.reply()
-            return status, fields, await call.whole()
-        finally:
-            call.close()
 
     async def finish(self, status: str, lines: list[Line]) -> None:
         """Write the two files, and say that it is over."""

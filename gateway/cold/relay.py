@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Protocol
 
 from aiohttp import web
 
-from gateway.cold.call import Broken, Call
-from gateway.openai import Request
+from gateway.cold.call import Broken, Call, Reply
+from gateway.openai import BadRequest, Request
 from gateway.snapshot import Key, Snapshot
 
 if TYPE_CHECKING:
     from gateway.store import Store
 
-__all__ = ["JSON", "ColdRuntime", "relay", "send"]
+__all__ = ["JSON", "ColdRuntime", "ask", "relay", "send"]
 
 JSON = "application/json"
 
@@ -41,6 +41,25 @@ class ColdRuntime(Protocol):
     def wake_jobs(self) -> None:
         """Look for new work at once."""
         ...
+
+
+async def ask(
+    runtime: ColdRuntime, key_name: str | None, request: Request
+) -> tuple[Reply, bytes]:
+    """Ask in the name of a key, long after its own request.
+
+    Raises:
+        BadRequest: the key is no longer good, may not, or nothing can.
+        Broken: the answer ended in the middle.
+    """
+    key = runtime.snapshot.key_named(key_name, now=runtime.wall())
+    if key is None:
+        raise BadRequest(f"the key {key_name!r} is no longer valid", code="no_key")
+    call = runtime.call(key, request, {})
+    try:
+        return await call.reply(), await call.whole()
+    finally:
+        call.close()
 
 
 async def relay(request: web.Request, call: Call) -> web.StreamResponse:

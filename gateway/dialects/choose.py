@@ -5,10 +5,16 @@ Called by the exchange for each try; None everywhere means that bytes pass.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple, TypeAlias
 
-from gateway.dialects import StreamTranslator, anthropic_client, anthropic_upstream
+from gateway.dialects import (
+    StreamTranslator,
+    anthropic_client,
+    anthropic_upstream,
+    responses_client,
+)
 from gateway.openai import Client, Request, error_body, upstream_body
 from gateway.snapshot import Target
 
@@ -45,16 +51,23 @@ def body_for(request: Request, target: Target) -> bytes:
 def translation(request: Request, target: Target) -> Translation:
     """Give fresh translators for one answer."""
     foreign = target.upstream.dialect == "anthropic"
-    guest = request.client == "anthropic"
-    if not foreign and not guest:
+    if not foreign and request.client == "openai":
         return PLAIN
     return Translation(
         anthropic_upstream.answer if foreign else None,
         anthropic_upstream.AnthropicEvents() if foreign else None,
-        anthropic_client.answer if guest else None,
-        anthropic_client.MessageEvents() if guest else None,
+        *_outward(request),
         request.client,
     )
+
+
+def _outward(request: Request) -> tuple[Whole | None, StreamTranslator | None]:
+    if request.client == "anthropic":
+        return anthropic_client.answer, anthropic_client.MessageEvents()
+    if request.echo is not None:
+        whole = functools.partial(responses_client.answer, echo=request.echo)
+        return whole, responses_client.ResponseEvents(request.echo)
+    return None, None
 
 
 def error_for(

@@ -235,7 +235,7 @@ class MockUpstream:
 
     async def until_open(self, count: int) -> None:
         """Wait until so many connections are open."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while self.open != count:
                 await asyncio.sleep(0.01)
 
@@ -340,14 +340,14 @@ class Gateway:
         self, condition: Callable[[dict[str, Any]], bool]
     ) -> dict[str, Any]:
         """Wait for a status."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not condition(status := await self.status()):
                 await asyncio.sleep(0.02)
         return status
 
     async def until_shown(self, text: str) -> None:
         """Wait for a line of the metrics."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while text not in await self.show("/metrics"):
                 await asyncio.sleep(0.01)
 
