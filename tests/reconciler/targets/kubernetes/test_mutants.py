@@ -5,12 +5,21 @@ purpose: what it asserts is what the guards are for.
 """
 
 import asyncio
+import hashlib
+import json
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from reconciler.targets.kubernetes import health, holding, reader, rehearsal, target
+from reconciler.targets.kubernetes import (
+    health,
+    holding,
+    reader,
+    rehearsal,
+    target,
+    writer,
+)
 from reconciler.targets.kubernetes.client import Client
 from reconciler.targets.kubernetes.record import record_id
 from reconciler.targets.kubernetes.writer import Writer
@@ -34,6 +43,8 @@ async def scenario(world: World, proxy: Proxy) -> None:
     await _an_edit_is_drift(world)
     await _a_namesake_is_not_deleted(world)
     await _what_leaves_is_pruned(world)
+    await _a_fleet_keeps_its_replicas(world)
+    await _what_lost_its_record_is_found(world)
 
 
 async def _a_stale_change_is_refused(world: World) -> None:
@@ -114,6 +125,21 @@ async def _what_leaves_is_pruned(world: World) -> None:
     assert items == []
 
 
+async def _a_fleet_keeps_its_replicas(world: World) -> None:
+    before = await world.look(world.key("a"))
+    three = await world.change(world.render("a", {}, replicas=3), before)
+    scaled = {"scaling": {"min": 1, "max": 4, "queueDepth": 1}}
+    await world.change(world.render("a", scaled, replicas=None), three)
+    assert (await world.deployment("a"))["spec"]["replicas"] == 3
+
+
+async def _what_lost_its_record_is_found(world: World) -> None:
+    where = record_id(world.key("a").ref)
+    path = f"/api/v1/namespaces/{where.namespace}/configmaps/{where.name}"
+    await world.client.request("DELETE", path)
+    assert (await world.look(world.key("a"))).presence is Presence.PRESENT
+
+
 def _no_precondition(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(target, "check_precondition", lambda change, live: None)
 
@@ -143,8 +169,8 @@ class _Nothing(BaseException):
 
 
 def _drift_is_not_seen(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(holding, "fingerprint", lambda live: "same")
-    patch.setattr(rehearsal, "fingerprint", lambda live: "same")
+    patch.setattr(holding, "fingerprint", lambda *_: "same")
+    patch.setattr(rehearsal, "fingerprint", lambda *_: "same")
 
 
 def _labels_are_ownership(patch: pytest.MonkeyPatch) -> None:
@@ -185,6 +211,22 @@ def _anything_is_rolled(patch: pytest.MonkeyPatch) -> None:
     )
 
 
+def _everything_is_ours(patch: pytest.MonkeyPatch) -> None:
+    def whole(live: Any, whose: Any = None) -> str:
+        return hashlib.sha256(json.dumps(live, sort_keys=True).encode()).hexdigest()
+
+    for module in (holding, rehearsal, writer):
+        patch.setattr(module, "fingerprint", whole)
+
+
+def _replicas_are_dropped(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(rehearsal, "_handover", lambda manifest, live: None)
+
+
+def _only_records_count(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(reader, "_ALWAYS", ())
+
+
 MUTANTS: dict[str, Patch] = {
     "skip the precondition": _no_precondition,
     "take a read error for absence": _errors_are_absence,
@@ -194,6 +236,9 @@ MUTANTS: dict[str, Patch] = {
     "never prune": _never_pruned,
     "record after the objects": _recorded_last,
     "never say rolled": _anything_is_rolled,
+    "take every field for ours": _everything_is_ours,
+    "drop the replicas with the field": _replicas_are_dropped,
+    "look only where a record says": _only_records_count,
 }
 
 
