@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +34,15 @@ _STATE = "state.json"
 class Books:
     """Reads the records of a folder and keeps an `Authority` informed."""
 
-    def __init__(self, folder: Path, authority: Authority) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        authority: Authority,
+        hear: Callable[[dict[str, Any]], None] | None = None,
+    ) -> None:
         self.folder, self._authority = folder, authority
+        self._hear = hear
+        """Is told each record."""
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._tails: dict[str, Tail] = {}
         self._workers: dict[str, int] = {}
@@ -107,6 +114,8 @@ class Books:
             worker = self._workers.get(path.name.split(".")[0], 0)
             for record in tail.read():
                 self._charge(record, worker)
+                if self._hear is not None:
+                    self._hear(record)
         self._save()
 
     def _charge(self, record: dict[str, Any], worker: int) -> None:

@@ -81,6 +81,7 @@ class Exchange:
         "reserved",
         "route",
         "slot",
+        "span",
         "started",
         "tries",
     )
@@ -111,6 +112,8 @@ class Exchange:
         self.slot: int | None = None
         self.identity = b""
         """The start of its record: JSON, without the brace that ends it."""
+        self.span: str | None = None
+        """Of the trace that it is part of, if it is."""
         self.tries = self._fails = 0
         self._choice: Choice | None = None
         self._upstream: Upstream | None = None

@@ -26,7 +26,16 @@ class Family:
     bounds: tuple[float, ...] = ()
 
 
+# OpenTelemetry's advice for gen_ai.client.token.usage.
+_TOKENS = tuple(4.0**i for i in range(14))
+
 FAMILIES = {
+    "bud_gateway_request_tokens": Family(
+        "Tokens of one request, when telemetry is on",
+        ("operation", "model", "type"),
+        "histogram",
+        _TOKENS,
+    ),
     "bud_gateway_requests_total": Family(
         "Requests answered, by route, operation and status",
         ("route", "operation", "status"),

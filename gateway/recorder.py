@@ -30,17 +30,17 @@ class Recorder:
     def began(self, exchange: Exchange, *, at: float) -> None:
         """Note what is known; ``at`` in seconds since the epoch."""
         request, price = exchange.request, exchange.route.price
-        identity = orjson.dumps(
-            {
-                "at": round(at, 3),
-                "id": exchange.request_id.decode("ascii"),
-                "key": exchange.key.name,
-                "route": exchange.route.name,
-                "model": request.model,
-                "operation": request.op,
-            }
-        )
-        exchange.identity = identity[:-1]
+        identity = {
+            "at": round(at, 3),
+            "id": exchange.request_id.decode("ascii"),
+            "key": exchange.key.name,
+            "route": exchange.route.name,
+            "model": request.model,
+            "operation": request.op,
+        }
+        if exchange.span is not None:
+            identity["trace"] = exchange.span
+        exchange.identity = orjson.dumps(identity)[:-1]
         exchange.slot = self._in_flight.begin(
             b'%b,"input":%d,"price":[%d,%d]}'
             % (

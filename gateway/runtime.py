@@ -39,6 +39,7 @@ from gateway.recorder import Recorder, count
 from gateway.semantic import Neighbours
 from gateway.shared import connect
 from gateway.snapshot import Address, Key, Route, Snapshot
+from gateway.tracing import traced
 from gateway.upstream import Pool
 
 if TYPE_CHECKING:
@@ -192,6 +193,9 @@ class Worker:
         if request.op in route.gated:
             client = gated = Gated(self._gate, client, framing)
             framing = Framing(framing.lines, keep_alive=True, chunked=False)
+        span, telemetry = None, self.snapshot.listener.telemetry
+        if telemetry is not None:
+            trace, span = traced(trace, sample=telemetry.sample, random=self.random)
         exchange = Exchange(
             self,
             client,
@@ -202,6 +206,7 @@ class Worker:
             framing=framing,
             trace=trace,
         )
+        exchange.span = span
         if gated is not None:
             gated.exchange = exchange
         return exchange

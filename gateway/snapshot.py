@@ -183,6 +183,9 @@ def credentials(given: config.GatewayConfig) -> Iterator[tuple[str, config.Crede
     shared = given.gateway.shared
     if shared is not None and shared.credential is not None:
         yield "gateway.shared.credential", shared.credential
+    telemetry = given.gateway.telemetry
+    if telemetry is not None and telemetry.authorization is not None:
+        yield "gateway.telemetry.authorization", telemetry.authorization
     for name, key in given.keys.items():
         if key.hash_from is not None:
             yield f'keys."{name}".hash_from', key.hash_from

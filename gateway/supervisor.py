@@ -16,7 +16,7 @@ import uuid
 from asyncio.subprocess import Process, create_subprocess_exec
 from collections.abc import Coroutine
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
@@ -29,6 +29,9 @@ from gateway.shared import connect
 from gateway.shared_limits import SharedLimits
 from schemas.errors import FoundryError, PermanentError
 from schemas.gateway import Listener
+
+if TYPE_CHECKING:
+    from gateway.telemetry import Telemetry
 
 __all__ = ["Supervisor", "bind"]
 
@@ -102,9 +105,12 @@ class Supervisor:
         self._retired = Metrics()
         self.authority = Authority()
         self.books: Books | None = None
+        self._telemetry: Telemetry | None = None
         if listener.usage is not None:
             folder = files.config.parent / listener.usage
-            self.books = Books(folder, self.authority)
+            self._telemetry = _telemetry(bundle)
+            hear = self._telemetry.record if self._telemetry is not None else None
+            self.books = Books(folder, self.authority, hear)
         self._shared: SharedLimits | None = None
         client = connect(compile_bundle(bundle))
         if client is not None and listener.shared is not None:
@@ -209,6 +215,8 @@ class Supervisor:
             keepers = [tasks.create_task(self._keep(slot)) for slot in self.slots]
             watcher = tasks.create_task(self._watch())
             publisher = tasks.create_task(self._publish())
+            if self._telemetry is not None:
+                exporter = tasks.create_task(self._telemetry.run(self.numbers))
             await stop.wait()
             self._stopping = True
             watcher.cancel()
@@ -220,6 +228,9 @@ class Supervisor:
                 if not await self._finished(keeper):
                     keeper.cancel()
             publisher.cancel()
+            if self._telemetry is not None:
+                exporter.cancel()
+                await asyncio.to_thread(self._telemetry.close)
         if self._shared is not None:
             await self._shared.publish(_wall())
             await self._shared.close()
@@ -380,6 +391,22 @@ class Supervisor:
         for slot in self.slots:
             self._send(slot)
         _log.info("config sent", generation=self.generation, digests=bundle.digests)
+
+
+def _telemetry(bundle: Bundle) -> Telemetry | None:
+    snapshot = compile_bundle(bundle)
+    given = snapshot.listener.telemetry
+    if given is None:
+        return None
+    # It brings 40 MB of libraries, for whoever wants it.
+    from gateway.telemetry import Telemetry  # noqa: PLC0415
+
+    return Telemetry(
+        given.endpoint,
+        interval_s=given.interval.seconds,
+        authorization=bundle.secrets.get("gateway.telemetry.authorization"),
+        dialects={name: u.dialect for name, u in snapshot.upstreams.items()},
+    )
 
 
 def _wall() -> float:

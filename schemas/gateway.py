@@ -48,6 +48,7 @@ __all__ = [
     "Shared",
     "Store",
     "Target",
+    "Telemetry",
     "Timeouts",
     "Tls",
     "Upstream",
@@ -179,6 +180,19 @@ class Shared(_Table):
     """While it does not answer: each gateway keeps the limits alone, or none admits."""
 
 
+class Telemetry(_Table):
+    """Where spans and metrics go, by OTLP over HTTP; made of the records."""
+
+    endpoint: BaseUrl
+    """The collector, such as ``http://127.0.0.1:4318``."""
+    authorization: Credential | None = None
+    """The whole value of that field."""
+    sample: float = Field(default=0.01, ge=0, le=1)
+    """Of requests without a trace of their own; those with one do as it says."""
+    interval: Duration = Duration("30s")
+    """Between two exports of the metrics."""
+
+
 class Cache(_Table):
     """Answers that are given again to the same question of the same project."""
 
@@ -304,6 +318,8 @@ class Listener(_Table):
     no records, and no budgets, which are counted from them."""
     store: Store | None = None
     """Absent: no files, no batches, and no response is kept."""
+    telemetry: Telemetry | None = None
+    """Absent: no spans, and metrics only where the admin listener shows them."""
     shared: Shared | None = None
     """Absent: this gateway shares nothing with others."""
     cache_memory: Bytes = Bytes("64MiB")
@@ -445,6 +461,8 @@ class GatewayConfig(_Table):
     def _uncounted(self) -> Iterator[str]:
         if self.gateway.usage is not None:
             return
+        if self.gateway.telemetry is not None:
+            yield "gateway.telemetry: cannot make spans: gateway.usage is not set"
         for family in ("projects", "keys", "routes"):
             tables: dict[str, Project | Key | Route] = getattr(self, family)
             for name, table in tables.items():
