@@ -188,8 +188,8 @@ class Telemetry:
 
     def close(self) -> None:
         """Send what is left; bounded by the exporters' own time limits."""
-        self._spans.shutdown()
-        self._metrics.shutdown()  # type: ignore[no-untyped-call]
+        self._spans.shutdown()  # type: ignore[no-untyped-call]
+        self._metrics.shutdown()
 
 
 _TOTAL = AggregationTemporality.CUMULATIVE
