@@ -83,7 +83,7 @@ def settle(team: Team, *, remains: bool = False, **env: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(7200)
 @pytest.mark.parametrize("half", [0, 1])
 def test_law_10_the_daemon_killed_at_every_write_point_converges(
     team: Team, tmp_path: Path, half: int
