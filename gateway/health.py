@@ -8,7 +8,9 @@ and a try is not. Pure: time is an argument.
 
 from __future__ import annotations
 
-__all__ = ["Health", "RetryBudget"]
+from typing import NamedTuple
+
+__all__ = ["Health", "Reported", "RetryBudget"]
 
 FAILURES = 3
 """In a row, until an address is left alone. One may be chance; a replica that
@@ -20,10 +22,34 @@ _SMOOTHING = 0.2
 """Weight of the newest answer in the mean latency: about the last ten count."""
 
 
+_BELIEVED_S = 10.0
+"""What an engine said of itself is older than a typical answer by then."""
+_FULL = 0.95
+"""Of an engine's KV cache: beyond it, requests are put off or recomputed."""
+
+
+class Reported(NamedTuple):
+    """What an engine says of itself."""
+
+    running: float
+    waiting: float
+    kv: float
+    """Share of its KV cache that is in use."""
+
+
 class Health:
     """One address, as one worker sees it."""
 
-    __slots__ = ("_failures", "_opened", "_until", "in_flight", "latency_s")
+    __slots__ = (
+        "_failures",
+        "_heard_at",
+        "_heard_in_flight",
+        "_opened",
+        "_reported",
+        "_until",
+        "in_flight",
+        "latency_s",
+    )
 
     def __init__(self) -> None:
         self.in_flight = 0
@@ -32,6 +58,27 @@ class Health:
         self._failures = 0
         self._opened = 0
         self._until = 0.0
+        self._reported: Reported | None = None
+        self._heard_at = 0.0
+        self._heard_in_flight = 0
+
+    def hear(self, reported: Reported, now: float) -> None:
+        """Take what the engine says of itself."""
+        self._reported, self._heard_at = reported, now
+        self._heard_in_flight = self.in_flight
+
+    def load(self, now: float) -> float:
+        """Say how many requests are there, as far as can be known.
+
+        An engine hears of more than we send it; we know what we sent since it
+        spoke. One that must wait weighs twice one that runs.
+        """
+        told = self._reported
+        if told is None or now - self._heard_at > _BELIEVED_S:
+            return self.in_flight
+        since = self.in_flight - self._heard_in_flight
+        load = max(told.running + 2 * told.waiting + since, self.in_flight)
+        return load * 2 if told.kv > _FULL else load
 
     def usable(self, now: float) -> bool:
         if self._until == 0.0:

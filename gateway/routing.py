@@ -47,10 +47,12 @@ def choose(
             return (
                 sound[0]
                 if len(sound) == 1
-                else _pick(route.strategy, sound, request, healths, random)
+                else _pick(route.strategy, sound, request, healths, random, now)
             )
         rest = rest or open_
-    return _pick(route.strategy, rest, request, healths, random) if rest else None
+    if not rest:
+        return None
+    return _pick(route.strategy, rest, request, healths, random, now)
 
 
 def _is_sound(choice: Choice, healths: Mapping[str, Health], now: float) -> bool:
@@ -64,11 +66,14 @@ def _pick(
     request: Request,
     healths: Mapping[str, Health],
     random: float,
+    now: float,
 ) -> Choice:
     turned = _turn(choices, random)  # equals share the work
     match strategy:
         case "least-load":
-            return min(turned, key=lambda c: _load(c, healths) / (c.target.weight or 1))
+            return min(
+                turned, key=lambda c: _told(c, healths, now) / (c.target.weight or 1)
+            )
         case "least-latency":
             # Two at random, the better one: all would run to the best of yesterday.
             return min(turned[:2], key=lambda c: _expected(c, healths))
@@ -89,6 +94,11 @@ def _turn(choices: list[Choice], random: float) -> list[Choice]:
 def _load(choice: Choice, healths: Mapping[str, Health]) -> int:
     health = healths.get(choice.address.url)
     return health.in_flight if health is not None else 0
+
+
+def _told(choice: Choice, healths: Mapping[str, Health], now: float) -> float:
+    health = healths.get(choice.address.url)
+    return health.load(now) if health is not None else 0.0
 
 
 def _expected(choice: Choice, healths: Mapping[str, Health]) -> float:

@@ -29,7 +29,7 @@ from gateway.edge import Downstream
 from gateway.entry import request_id_of, route_of, trace_lines
 from gateway.exchange import Exchange
 from gateway.gate import Gate, Gated
-from gateway.health import Health, RetryBudget
+from gateway.health import Health, Reported, RetryBudget
 from gateway.inspector import Inspector
 from gateway.judge import Judge
 from gateway.metrics import Metrics
@@ -318,6 +318,12 @@ class Worker:
                 del self._pools[url]
                 self._healths.pop(url, None)
         self._sweeper = self._loop.call_later(_SWEEP_S, self._sweep)
+
+    def heard(self, loads: Mapping[str, tuple[float, float, float]]) -> None:
+        """Take what engines say of themselves."""
+        now = self.now()
+        for url, load in loads.items():
+            self.health(url).hear(Reported(*load), now)
 
     def granted(self, message: dict[str, Any]) -> None:
         self._admission.granted(

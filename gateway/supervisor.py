@@ -22,11 +22,14 @@ import structlog
 
 from gateway.books import Books
 from gateway.control import read_message, write_message
+from gateway.engines import Engines
 from gateway.files import Bundle, Files, compile_bundle
+from gateway.health import Reported
 from gateway.limits import Authority, Limiter, slice_of
 from gateway.metrics import Metrics
 from gateway.shared import connect
 from gateway.shared_limits import SharedLimits
+from gateway.snapshot import Snapshot
 from schemas.errors import FoundryError, PermanentError
 from schemas.gateway import Listener
 
@@ -37,6 +40,9 @@ __all__ = ["Supervisor", "bind"]
 
 _POLL_S = 0.1
 _NUMBERS_S = 2.0
+_ENGINES_S = 1.0
+"""Between two looks at the engines: they schedule many times a second, but their
+queues move more slowly."""
 _MAX_RESTART_S = 5.0
 _BACKLOG = 4096
 _TREE = Path(__file__).resolve().parent.parent
@@ -121,6 +127,8 @@ class Supervisor:
                 fails_open=listener.shared.failure == "open",
             )
         self._asking: set[asyncio.Task[None]] = set()
+        self._engines = Engines(self._tell_loads)
+        self._snapshot = bundle, compile_bundle(bundle)
         self._hired = 0
         folder = files.config.parent
         self._tls = (
@@ -214,12 +222,18 @@ class Supervisor:
         async with asyncio.TaskGroup() as tasks:
             keepers = [tasks.create_task(self._keep(slot)) for slot in self.slots]
             watcher = tasks.create_task(self._watch())
-            publisher = tasks.create_task(self._publish())
+            publisher = tasks.create_task(_aside("limits", self._publish()))
+            engines = tasks.create_task(
+                _aside("engines", self._engines.run(self._compiled, _ENGINES_S))
+            )
             if self._telemetry is not None:
-                exporter = tasks.create_task(self._telemetry.run(self.numbers))
+                exporter = tasks.create_task(
+                    _aside("telemetry", self._telemetry.run(self.numbers))
+                )
             await stop.wait()
             self._stopping = True
             watcher.cancel()
+            engines.cancel()
             for slot in self.slots:
                 slot.listening.close()  # ours; the worker takes what it still has
                 if slot.process is not None and slot.process.returncode is None:
@@ -358,6 +372,17 @@ class Supervisor:
             slot.writer, {"op": "granted", "id": limiter.id, **grant._asdict()}
         )
 
+    def _compiled(self) -> Snapshot:
+        if self._snapshot[0] is not self._bundle:
+            self._snapshot = self._bundle, compile_bundle(self._bundle)
+        return self._snapshot[1]
+
+    def _tell_loads(self, loads: dict[str, Reported]) -> None:
+        for slot in self.slots:
+            if slot.writer is not None:
+                plain = {url: tuple(load) for url, load in loads.items()}
+                write_message(slot.writer, {"op": "loads", "loads": plain})
+
     async def _publish(self) -> None:
         while self._shared is not None:
             await asyncio.sleep(_POLL_S)
@@ -391,6 +416,14 @@ class Supervisor:
         for slot in self.slots:
             self._send(slot)
         _log.info("config sent", generation=self.generation, digests=bundle.digests)
+
+
+async def _aside(name: str, work: Coroutine[Any, Any, None]) -> None:
+    """Do what requests do not need; whatever goes wrong there must not stop them."""
+    try:
+        await work
+    except Exception:  # noqa: BLE001
+        _log.exception("stopped", task=name)
 
 
 def _telemetry(bundle: Bundle) -> Telemetry | None:

@@ -106,6 +106,8 @@ def _obey(
     if message["op"] == "snapshot":
         worker.swap(_compile(message))
         write_message(writer, {"op": "applied", "generation": message["generation"]})
+    elif message["op"] == "loads":
+        worker.heard(message["loads"])
     elif message["op"] == "granted":
         worker.granted(message)
     elif message["op"] == "numbers":

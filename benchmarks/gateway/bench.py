@@ -1,33 +1,43 @@
-"""The gateway beside bare proxies, on the wire, one core, in one run.
+"""The gateway beside bare proxies and its peers, on the wire, one core, in one run.
 
-usage: python benchmarks/gateway/bench.py [ROUNDS]
+usage: python benchmarks/gateway/bench.py [--rounds N] [--peers] [--only NAME ...]
+                                          [--requests N] [--streams SECONDS]
 
 Starts the native mock on one core and each proxy on the other, one at a time,
 alternating, and loads them for short bursts. Processor time is read from the
 kernel for the proxy's own process, so that waiting costs nothing; the smallest
-burst counts, because a busy neighbour can only add. nginx and HAProxy are used
-when they are installed.
+burst counts, because a busy neighbour can only add. ``--requests`` also sends so
+many to the gateway and shows its memory before and after; ``--streams`` keeps
+1,000 streams open for so long and counts pieces that were lost or out of order.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
-import shutil
-import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from benchmarks.gateway.proxies import (
+    Proxy,
+    Start,
+    direct,
+    found,
+    free_port,
+    listening,
+    pin,
+    running,
+)
 from schemas.gateway import (
     GatewayConfig,
     Key,
@@ -48,18 +58,29 @@ MESSAGES = [
     {"role": "user", "content": "Tell me about the fox and the dog and the way home."},
 ]
 PLAIN = {"model": "smol", "messages": MESSAGES, "max_tokens": 128, "user": "u-1"}
-STREAM = {
-    "model": "smol",
-    "messages": [{"role": "user", "content": "[[d=5,c=50]] Tell me."}],
-    "stream": True,
-    "stream_options": {"include_usage": True},
-}
+
+
+def stream(chunks: int, *, apart_ms: int) -> dict[str, Any]:
+    return {
+        "model": "smol",
+        "messages": [{"role": "user", "content": f"[[d={apart_ms},c={chunks}]] Tell."}],
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
+
+
 SECONDS = 1.5
 
 
-class Proxy(NamedTuple):
-    port: int
-    pid: int
+class Kind(NamedTuple):
+    """One way to load a proxy."""
+
+    document: dict[str, Any]
+    clients: int
+    rate: int
+    """Requests a second; 0: each client asks as soon as it is answered."""
+    pieces: int = 0
+    """Of each stream, to be looked for."""
 
 
 class Burst(NamedTuple):
@@ -72,43 +93,12 @@ class Burst(NamedTuple):
     failed: int
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 def build(folder: Path, name: str) -> Path:
     binary = folder / name
     source = HERE / f"{name}.c"
     flags = ["-O2", "-D_GNU_SOURCE", "-o", str(binary), str(source), "-lm"]
     subprocess.run(["cc", *flags], check=True)
     return binary
-
-
-def pin(pid: int, core: int) -> None:
-    os.sched_setaffinity(pid, {core % (os.cpu_count() or 1)})
-
-
-def listening(port: int) -> None:
-    for _ in range(400):
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.05)
-    raise TimeoutError(f"nothing listens on {port}")
-
-
-@contextmanager
-def running(*command: str, core: int, **options: Any) -> Iterator[int]:
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, **options)
-    pin(process.pid, core)
-    try:
-        yield process.pid
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(30)
 
 
 @contextmanager
@@ -157,51 +147,6 @@ def gateway(folder: Path, upstream: int, *, full: bool) -> Iterator[Proxy]:
         yield Proxy(port, worker)
 
 
-@contextmanager
-def nginx(folder: Path, upstream: int) -> Iterator[Proxy]:
-    port = free_port()
-    home = folder / "nginx"
-    home.mkdir(exist_ok=True)
-    temporary = " ".join(
-        f"{kind}_temp_path {home}/{kind};"
-        for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-    )
-    (home / "nginx.conf").write_text(
-        f"worker_processes 1; daemon off; master_process off; pid {home}/pid;"
-        f"error_log {home}/error.log; events {{ worker_connections 4096; }}"
-        f"http {{ access_log off; {temporary} client_body_buffer_size 64k;"
-        f"upstream m {{ server 127.0.0.1:{upstream}; keepalive 512;"
-        "keepalive_requests 100000000; }"
-        f"server {{ listen 127.0.0.1:{port}; keepalive_requests 100000000;"
-        "location / { proxy_pass http://m; proxy_http_version 1.1;"
-        'proxy_set_header Connection ""; proxy_buffering off; } } }'
-    )
-    with running("nginx", "-c", str(home / "nginx.conf"), core=0) as pid:
-        listening(port)
-        yield Proxy(port, pid)
-
-
-@contextmanager
-def haproxy(folder: Path, upstream: int) -> Iterator[Proxy]:
-    port = free_port()
-    config = folder / "haproxy.cfg"
-    config.write_text(
-        "global\n nbthread 1\n maxconn 4000\ndefaults\n mode http\n"
-        " option http-no-delay\n timeout client 60s\n timeout server 60s\n"
-        " timeout connect 5s\n http-reuse always\n"
-        f"frontend f\n bind 127.0.0.1:{port}\n default_backend b\n"
-        f"backend b\n server m 127.0.0.1:{upstream}\n"
-    )
-    with running("haproxy", "-db", "-f", str(config), core=0) as pid:
-        listening(port)
-        yield Proxy(port, pid)
-
-
-@contextmanager
-def direct(_: Path, upstream: int) -> Iterator[Proxy]:
-    yield Proxy(upstream, os.getpid())
-
-
 def cpu_ns(pid: int) -> int:
     total = 0
     for task in Path(f"/proc/{pid}/task").iterdir():
@@ -209,35 +154,38 @@ def cpu_ns(pid: int) -> int:
     return total
 
 
-def burst(load: Path, proxy: Proxy, body: Path, *, clients: int, rate: int) -> Burst:
-    begin = cpu_ns(proxy.pid)
+def loaded(
+    load: Path, proxy: Proxy, kind: Kind, folder: Path, *, seconds: float
+) -> dict[str, Any]:
+    """Load a proxy, and give what the generator saw."""
+    document = {**kind.document, "model": proxy.model}
+    body = folder / "body.json"
+    body.write_text(json.dumps(document, separators=(",", ":")))
+    numbers = str(proxy.port), str(seconds), str(kind.clients), str(kind.rate)
     done = subprocess.run(
         [
-            "taskset",
-            "-c",
-            str(1 % (os.cpu_count() or 1)),
-            str(load),
-            str(proxy.port),
-            str(SECONDS),
-            str(clients),
-            str(rate),
-            "/v1/chat/completions",
-            "k",
-            str(body),
+            *("taskset", "-c", str(1 % (os.cpu_count() or 1)), str(load), *numbers),
+            *(proxy.path, "k", str(body), str(kind.pieces), proxy.fields),
         ],
         check=True,
         capture_output=True,
     )
+    seen: dict[str, Any] = json.loads(done.stdout)
+    return seen
+
+
+def burst(load: Path, proxy: Proxy, kind: Kind, folder: Path) -> Burst:
+    begin = cpu_ns(proxy.pid)
+    seen = loaded(load, proxy, kind, folder, seconds=SECONDS)
     used = cpu_ns(proxy.pid) - begin
-    found = json.loads(done.stdout)
-    units = found["chunks"] or found["done"] or 1
+    units = seen["chunks"] or seen["done"] or 1
     return Burst(
-        found["done"] / found["seconds"],
+        seen["done"] / seen["seconds"],
         used / units / 1e3,
-        found["latency_p50_ms"],
-        found["latency_p99_ms"],
-        found["first_p50_ms"],
-        found["failed"],
+        seen["latency_p50_ms"],
+        seen["latency_p99_ms"],
+        seen["first_p50_ms"],
+        seen["failed"],
     )
 
 
@@ -252,59 +200,107 @@ def best(bursts: list[Burst]) -> Burst:
     )
 
 
+KINDS = {
+    "saturated, 64 clients": Kind(PLAIN, 64, 0),
+    "one client": Kind(PLAIN, 1, 0),
+    "200 requests/s": Kind(PLAIN, 64, 200),
+    "500 requests/s": Kind(PLAIN, 64, 500),
+    "1,000 requests/s": Kind(PLAIN, 64, 1000),
+    "100 streams/s": Kind(stream(50, apart_ms=5), 256, 100),
+    "256 streams": Kind(stream(50, apart_ms=5), 256, 0),
+}
+
+
 def main() -> None:
-    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 3
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--peers", action="store_true")
+    parser.add_argument("--only", nargs="*")
+    parser.add_argument("--requests", type=int, default=0)
+    parser.add_argument("--streams", type=float, default=0)
+    given = parser.parse_args()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         mock, load = build(folder, "mock"), build(folder, "load")
         upstream = free_port()
         stack.enter_context(running(str(mock), str(upstream), core=1))
         listening(upstream)
-        proxies: dict[str, Callable[[], Any]] = {
-            "direct": lambda: direct(folder, upstream),
-            "gateway": lambda: gateway(folder, upstream, full=False),
-            "gateway, limits + records": lambda: gateway(folder, upstream, full=True),
+        proxies: dict[str, Start] = {
+            "direct": direct,
+            "gateway": lambda f, u: gateway(f, u, full=False),
+            "gateway, limits + records": lambda f, u: gateway(f, u, full=True),
+            **found(peers=given.peers),
         }
-        for name, start in (("nginx", nginx), ("haproxy", haproxy)):
-            if shutil.which(name):
-                proxies[name] = lambda start=start: start(folder, upstream)
-        bodies = {"plain": folder / "plain.json", "stream": folder / "stream.json"}
-        separators = (",", ":")
-        bodies["plain"].write_text(json.dumps(PLAIN, separators=separators))
-        bodies["stream"].write_text(json.dumps(STREAM, separators=separators))
-        report(proxies, bodies, load, rounds)
+        if given.only is not None:
+            proxies = {k: v for k, v in proxies.items() if k in given.only}
+        if given.requests or given.streams:
+            soak(load, folder, upstream, given.requests, given.streams)
+        else:
+            report(measured(proxies, load, folder, upstream, given.rounds), proxies)
+
+
+def measured(
+    proxies: dict[str, Start], load: Path, folder: Path, upstream: int, rounds: int
+) -> dict[tuple[str, str], list[Burst]]:
+    bursts: dict[tuple[str, str], list[Burst]] = {}
+    for _ in range(rounds):
+        for name, start in proxies.items():
+            with start(folder, upstream) as proxy:
+                for kind, how in KINDS.items():
+                    one = burst(load, proxy, how, folder)
+                    bursts.setdefault((kind, name), []).append(one)
+    return bursts
 
 
 def report(
-    proxies: dict[str, Callable[[], Any]],
-    bodies: dict[str, Path],
-    load: Path,
-    rounds: int,
+    bursts: dict[tuple[str, str], list[Burst]], proxies: dict[str, Start]
 ) -> None:
-    kinds = {
-        "saturated, 64 clients": ("plain", 64, 0),
-        "one client": ("plain", 1, 0),
-        "500 requests/s": ("plain", 64, 500),
-        "256 streams": ("stream", 256, 0),
-    }
-    found: dict[tuple[str, str], list[Burst]] = {}
-    for _ in range(rounds):
-        for name, start in proxies.items():
-            with start() as proxy:
-                for kind, (body, clients, rate) in kinds.items():
-                    one = burst(load, proxy, bodies[body], clients=clients, rate=rate)
-                    found.setdefault((kind, name), []).append(one)
-    for kind in kinds:
+    print(f"load average {os.getloadavg()[0]:.1f}")
+    for kind in KINDS:
         print(f"\n{kind}")
-        base = best(found[kind, "nginx"]).cpu_us if "nginx" in proxies else 0.0
+        base = best(bursts[kind, "nginx"]).cpu_us if "nginx" in proxies else 0.0
         for name in proxies:
-            got = best(found[kind, name])
-            ratio = f"{got.cpu_us / base:5.2f}x nginx" if base else ""
-            cpu = f"{got.cpu_us:7.1f} us {ratio}" if name != "direct" else " " * 22
+            got = best(bursts[kind, name])
+            ratio = f"{got.cpu_us / base:6.2f}x nginx" if base else ""
+            cpu = f"{got.cpu_us:8.1f} us {ratio}" if name != "direct" else " " * 24
             print(
-                f"  {name:26} {got.rate:8.0f}/s  {cpu:22}  p50 {got.p50_ms:7.3f} ms"
+                f"  {name:26} {got.rate:8.0f}/s  {cpu:24}  p50 {got.p50_ms:7.3f} ms"
                 f"  p99 {got.p99_ms:7.3f} ms  first {got.first_ms:7.3f} ms"
                 f"  failed {got.failed}"
+            )
+
+
+def memory_mib(pid: int) -> float:
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) / 1024
+    raise ProcessLookupError(pid)
+
+
+def soak(
+    load: Path, folder: Path, upstream: int, requests: int, streams_s: float
+) -> None:
+    with gateway(folder, upstream, full=True) as proxy:
+        plain = KINDS["saturated, 64 clients"]
+        loaded(load, proxy, plain, folder, seconds=2)
+        before, sent = memory_mib(proxy.pid), 0
+        while sent < requests:
+            seen = loaded(load, proxy, plain, folder, seconds=10)
+            sent += seen["done"]
+            assert not seen["failed"], seen
+        if sent:
+            after = memory_mib(proxy.pid)
+            print(f"{sent} requests: {before:.1f} MiB before, {after:.1f} MiB after")
+        if streams_s:
+            # Each as long as all of it, twenty pieces a second.
+            count = int(streams_s * 20)
+            kind = Kind(stream(count, apart_ms=50), 1000, 0, count)
+            seen = loaded(load, proxy, kind, folder, seconds=streams_s * 1.2 + 5)
+            after = memory_mib(proxy.pid)
+            print(
+                f"1000 streams of {count} pieces: {seen['done']} whole, "
+                f"{seen['failed']} failed, {seen['lost']} pieces lost or out of order, "
+                f"{before:.1f} MiB before, {after:.1f} MiB after"
             )
 
 

@@ -1,11 +1,15 @@
 /* A load generator: one thread, epoll, bounded, loopback only.
  *
- * usage: load PORT SECONDS CONNECTIONS RATE PATH KEY BODY_FILE
+ * usage: load PORT SECONDS CONNECTIONS RATE PATH KEY BODY_FILE [CHUNKS [FIELDS]]
  *
  * RATE 0: closed loop, every connection asks again as soon as it is answered.
  * RATE n: open loop, n requests a second with Poisson arrivals; latency counts
  * from the time a request was meant to be sent, so a stall cannot hide. A
  * stream's first byte of content (its second event) is timed as well.
+ *
+ * CHUNKS n: each stream must hold the pieces 0 to n - 1, each once and in order,
+ * as the mock numbers them; what is not so counts as lost. FIELDS are more lines of
+ * the request's head, each with its CRLF.
  *
  * Prints one line of JSON.
  */
@@ -27,17 +31,19 @@
 
 struct connection {
     int fd, busy, head, status, used, events;
+    int matched, digits, number, next; /* of the numbered pieces */
     long left; /* of the body; -1: chunked, until the last chunk */
     double meant, first;
     char in[BUFFER];
 };
 
 static char *request;
-static int request_size, port, rate;
+static int request_size, port, rate, pieces;
 static struct connection *all;
 static int connections;
 static float *latency, *first;
-static long done, failed, chunks, samples, firsts;
+static long done, failed, chunks, samples, firsts, lost;
+static const char MARK[] = "\"content\":\" ";
 
 static double now(void) {
     struct timespec t;
@@ -60,10 +66,26 @@ static void ask(struct connection *c, double meant) {
     c->busy = 1;
     c->meant = meant;
     c->head = c->used = c->events = 0;
+    c->matched = c->digits = c->number = c->next = 0;
     if (write(c->fd, request, request_size) != request_size) failed++;
 }
 
+/* Numbers may be cut anywhere, so they are read a byte at a time. */
+static void check_order(struct connection *c, const char *data, long size) {
+    for (long i = 0; i < size; i++) {
+        if (c->matched < (int)sizeof MARK - 1) {
+            c->matched = data[i] == MARK[c->matched] ? c->matched + 1 : data[i] == '"';
+            continue;
+        }
+        c->number = c->number * 10 + data[i] - '0';
+        if (++c->digits < 6) continue;
+        if (c->number != c->next++) lost++;
+        c->matched = c->digits = c->number = 0;
+    }
+}
+
 static void answered(struct connection *c, double at) {
+    if (pieces && c->next != pieces) lost++;
     if (c->status == 200) done++;
     else failed++;
     if (samples < MAX_SAMPLES) latency[samples++] = at - c->meant;
@@ -105,6 +127,7 @@ static int readable(struct connection *c) {
         if (c->left <= 0) answered(c, at);
     } else {
         count_events(c, fresh, size, at);
+        if (pieces) check_order(c, fresh, size);
         int whole = c->used >= 5 && !memcmp(c->in + c->used - 5, "0\r\n\r\n", 5);
         if (c->used > 16) { /* keep enough to see the end when it comes in parts */
             memmove(c->in, c->in + c->used - 16, 16);
@@ -130,16 +153,17 @@ static void print_one(const char *name, float *values, long count) {
            name, quantile(values, count, .99));
 }
 
-static void read_request(const char *path, const char *key, const char *file) {
+static void read_request(const char *path, const char *key, const char *file,
+                         const char *fields) {
     FILE *f = fopen(file, "r");
     char *body = malloc(1 << 22);
     size_t size = f ? fread(body, 1, 1 << 22, f) : 0;
-    request = malloc(size + 2048);
+    request = malloc(size + strlen(fields) + 2048);
     request_size = sprintf(request,
         "POST %s HTTP/1.1\r\nHost: gateway\r\nAccept: application/json\r\n"
         "Content-Type: application/json\r\nUser-Agent: OpenAI/Python 3.54.0\r\n"
         "Authorization: Bearer %s\r\nX-Stainless-Lang: python\r\n"
-        "Content-Length: %zu\r\n\r\n", path, key, size);
+        "%sContent-Length: %zu\r\n\r\n", path, key, fields, size);
     memcpy(request + request_size, body, size);
     request_size += size;
     free(body);
@@ -154,13 +178,14 @@ static void send_due(double at, double *due) {
 }
 
 int main(int argc, char **argv) {
-    if (argc != 8) return 2;
+    if (argc < 8) return 2;
+    pieces = argc > 8 ? atoi(argv[8]) : 0;
     signal(SIGPIPE, SIG_IGN);
     port = atoi(argv[1]);
     double seconds = atof(argv[2]);
     connections = atoi(argv[3]);
     rate = atoi(argv[4]);
-    read_request(argv[5], argv[6], argv[7]);
+    read_request(argv[5], argv[6], argv[7], argc > 9 ? argv[9] : "");
     all = calloc(connections, sizeof *all);
     latency = malloc(MAX_SAMPLES * sizeof *latency);
     first = malloc(MAX_SAMPLES * sizeof *first);
@@ -185,8 +210,8 @@ int main(int argc, char **argv) {
             if (!c->busy && !rate) ask(c, now());
         }
     }
-    printf("{\"seconds\":%.3f,\"done\":%ld,\"failed\":%ld,\"chunks\":%ld", now() - begin,
-           done, failed, chunks);
+    printf("{\"seconds\":%.3f,\"done\":%ld,\"failed\":%ld,\"chunks\":%ld,\"lost\":%ld",
+           now() - begin, done, failed, chunks, lost);
     print_one("latency", latency, samples);
     print_one("first", first, firsts);
     printf("}\n");

@@ -4,7 +4,7 @@
  *
  * Answers every request that carries a content-length: with one small chat
  * completion, or, when the body holds "stream":true, with server-sent events,
- * chunked, as many and as far apart as the prompt says: [[d=MS,c=COUNT]].
+ * chunked, as many and as far apart as the prompt says: [[d=MS,c=COUNT]], numbered.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -24,7 +24,7 @@
 
 struct connection {
     char *in;
-    int used, chunks, delay_ms;
+    int used, chunks, sent, delay_ms;
     long body_left;
     int streaming, wants_stream;
     double next;
@@ -50,7 +50,7 @@ static const char ROLE[] =
 static const char DELTA[] =
     "data: {\"id\":\"chatcmpl-0123456789abcdef\",\"object\":\"chat.completion.chunk\","
     "\"created\":1763900000,\"model\":\"mock\",\"choices\":[{\"index\":0,\"delta\":{"
-    "\"content\":\" word\"},\"finish_reason\":null}]}\n\n";
+    "\"content\":\" %06d\"},\"finish_reason\":null}]}\n\n";
 static const char LAST[] =
     "data: {\"id\":\"chatcmpl-0123456789abcdef\",\"object\":\"chat.completion.chunk\","
     "\"created\":1763900000,\"model\":\"mock\",\"choices\":[],\"usage\":{"
@@ -103,7 +103,8 @@ static int tick(int fd, struct connection *c, double at) {
     if (c->chunks > 0) {
         c->chunks--;
         c->next += c->delay_ms;
-        size = event(out, DELTA, sizeof DELTA - 1);
+        char piece[sizeof DELTA + 16];
+        size = event(out, piece, sprintf(piece, DELTA, c->sent++));
     } else {
         size = event(out, LAST, sizeof LAST - 1);
         memcpy(out + size, "0\r\n\r\n", 5);
@@ -141,7 +142,7 @@ static int readable(int fd, struct connection *c) {
     char *mark = strstr(end, "[[d=");
     c->wants_stream = strstr(end, "\"stream\":true") != NULL;
     c->chunks = 1;
-    c->delay_ms = 0;
+    c->sent = c->delay_ms = 0;
     if (mark) sscanf(mark, "[[d=%d,c=%d]]", &c->delay_ms, &c->chunks);
     c->body_left = body - (c->used - (end + 4 - c->in));
     c->used = 0;

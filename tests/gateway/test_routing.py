@@ -9,7 +9,15 @@ from typing import Any
 import orjson
 import pytest
 
-from gateway.health import FAILURES, FIRST_PAUSE_S, MAX_PAUSE_S, Health, RetryBudget
+from gateway.engines import read_load
+from gateway.health import (
+    FAILURES,
+    FIRST_PAUSE_S,
+    MAX_PAUSE_S,
+    Health,
+    Reported,
+    RetryBudget,
+)
 from gateway.openai import Request, read_request
 from gateway.routing import Choice, choose
 from gateway.snapshot import Route, compile_snapshot
@@ -246,3 +254,54 @@ def test_a_route_waits_for_an_address_as_long_as_it_says() -> None:
     config = GatewayConfig(upstreams=upstreams, routes=tables)
     routes = compile_snapshot(config, Addresses(), {}).routes
     assert [routes[name].hold for name in tables] == [2, 30]
+
+
+VLLM = """# HELP vllm:num_requests_running Number of requests in model execution batches.
+# TYPE vllm:num_requests_running gauge
+vllm:num_requests_running{engine="0",model_name="m"} 3.0
+# TYPE vllm:num_requests_waiting gauge
+vllm:num_requests_waiting{engine="0",model_name="m"} 2.0
+# TYPE vllm:kv_cache_usage_perc gauge
+vllm:kv_cache_usage_perc{engine="0",model_name="m"} 0.41
+# TYPE vllm:prompt_tokens_total counter
+vllm:prompt_tokens_total{model_name="m"} 1e+06
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "load"),
+    [
+        (VLLM, Reported(3, 2, 0.41)),
+        ("sglang:num_running_reqs 4\nsglang:num_queue_reqs 1\n", Reported(4, 1, 0)),
+        ("llamacpp:requests_processing 1\n", Reported(1, 0, 0)),
+        ("up 1\n", None),
+        ("<html>not metrics</html>", None),
+        ("", None),
+    ],
+)
+def test_engines_are_asked_in_their_own_words(text: str, load: Reported | None) -> None:
+    assert read_load(text) == load
+
+
+def test_the_engine_with_the_shortest_queue_is_chosen_while_it_is_believed() -> None:
+    given = route(Target(upstream="a/x"), strategy="least-load", replicas=2)
+    first, second = Health(), Health()
+    healths = {"http://x-0:80": first, "http://x-1:80": second}
+    first.hear(Reported(8, 4, 0.5), 0.0)
+    second.hear(Reported(9, 0, 0.5), 0.0)
+    for draw in (0.0, 0.3, 0.6, 0.9):
+        assert pick(given, healths, draw=draw, now=1.0) == "x-1"
+    second.hear(Reported(9, 0, 0.99), 1.0)  # it has no room left
+    assert pick(given, healths, now=1.0) == "x-0"
+    first.in_flight = 3  # all that is known when nobody has spoken lately
+    assert pick(given, healths, now=60.0) == "x-1"
+
+
+def test_what_was_sent_since_an_engine_spoke_counts() -> None:
+    health = Health()
+    health.in_flight = 2
+    health.hear(Reported(2, 0, 0.1), 0.0)
+    health.in_flight = 5
+    assert health.load(0.5) == 5
+    health.in_flight = 0
+    assert health.load(0.5) == 0
