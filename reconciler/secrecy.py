@@ -21,7 +21,7 @@ _SHORTEST = 6
 
 # What a wrapped or quoted text puts between two of a secret's characters: the end
 # of a line as itself or as JSON says it, indentation, the sign of a diff.
-_GAP = r"(?:\\[nrt]|[\s\\])*(?:(?<=\n)[+ -])?"
+_GAP = r"(?:\\[nrt]|[\s\\])*(?:(?<=[\nn])[+-][ \t]*)?"
 
 
 class Mask:

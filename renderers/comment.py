@@ -232,7 +232,8 @@ def _latency(endpoint: Data, name: str) -> str:
         return "?"
     low, high = prediction.get(f"{name}_lo"), prediction.get(f"{name}_hi")
     measured = endpoint.get("measured", {}).get(name)
-    said = f"{_number(mean)} ({_number(low)}-{_number(high)})"
+    # The dash that no table breaks a line at.
+    said = f"{_number(mean)} ({_number(low)}\N{NON-BREAKING HYPHEN}{_number(high)})"
     return said + (f", measured {_number(measured)}" if measured is not None else "")
 
 

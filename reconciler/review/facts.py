@@ -23,6 +23,7 @@ from schemas.endpoint import Endpoint, EndpointSpec
 from schemas.kinds import references
 from schemas.model import Model
 from schemas.objects import FoundryObject, Ref
+from schemas.resolution import Resolution
 from schemas.route import Provider, Route
 
 __all__ = ["facts_of", "guards_of"]
@@ -98,7 +99,7 @@ def _endpoints(resolved: Resolved, catalog: Catalog) -> Iterator[tuple[str, Data
                 "provider": cluster.spec.provider,
                 "region": cluster.spec.region,
                 "gpu": chosen.gpu,
-                "layout": f"TP{chosen.tensor} PP{chosen.pipeline} DP{chosen.data}",
+                "layout": _layout(chosen),
                 "precision": chosen.precision,
                 "replicasFewest": scaling.min if scaling else chosen.replicas or 0,
                 "replicasMost": most,
@@ -115,6 +116,13 @@ def _endpoints(resolved: Resolved, catalog: Catalog) -> Iterator[tuple[str, Data
                 ),
             },
         )
+
+
+def _layout(chosen: Resolution) -> str:
+    """Every kind of parallelism that is used; tensor, if none is."""
+    parts = (("TP", chosen.tensor), ("PP", chosen.pipeline), ("DP", chosen.data),
+             ("EP", chosen.expert))  # fmt: skip
+    return " ".join(f"{name}{n}" for name, n in parts if n > 1) or "TP1"
 
 
 def _slo(spec: EndpointSpec, prediction: Mapping[str, float]) -> Data:

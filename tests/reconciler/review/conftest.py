@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import subprocess
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -60,7 +61,7 @@ POLICY = """
       approvers: [bob]
       rules: {approvals: 1}
     """
-DEADLINE_S = 60.0
+DEADLINE_S = 120.0
 
 
 @pytest.fixture(scope="session")
@@ -123,7 +124,21 @@ class House:
             "://", f"://{who}:{self.gitea.tokens[who]}@"
         )
         self.git("push", "-q", "-f", url, f"HEAD:refs/heads/{branch}", who=who)
-        return self.git("rev-parse", "HEAD")
+        commit = self.git("rev-parse", "HEAD")
+        # Gitea takes note of a push after it has answered it.
+        end = time.monotonic() + DEADLINE_S
+        while not self._knows(branch, commit):
+            assert time.monotonic() < end, f"{branch} is not there"
+            time.sleep(0.05)
+        return commit
+
+    def _knows(self, branch: str, commit: str) -> bool:
+        try:
+            found = self.call("bud", "GET", f"/branches/{branch}")["commit"]["id"]
+            self.call("bud", "GET", "/pulls")
+        except AssertionError:
+            return False
+        return bool(found == commit)
 
     def propose(
         self, branch: str, title: str = "A change", *, who: str = "alice"
@@ -179,17 +194,14 @@ class House:
 
     async def next_second(self, number: int) -> None:
         """Gitea's clock counts seconds: an approval in that of the plan is too early."""
-        review = self.reviewer.store.reviews.of_pull(number)
-        assert review is not None
-        assert review.posted_at is not None
-        posted = review.posted_at
+        posted = await self.until("the plan is posted", lambda: self._posted(number))
         await self.until(
-            "the next second",
-            lambda: (now() - posted).total_seconds() > 1.1,
+            "the next second", lambda: (now() - posted).total_seconds() > 1.1
         )
 
-
-Start = Callable[..., Any]
+    def _posted(self, number: int) -> datetime | None:
+        review = self.reviewer.store.reviews.of_pull(number)
+        return None if review is None else review.posted_at
 
 
 @asynccontextmanager

@@ -1,0 +1,394 @@
+"""One input of an approved plan moves: it is refused, and that input is named."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from textwrap import dedent
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from reconciler import lockfile, pins
+from reconciler.forge import Approval, Note, PullRequest
+from reconciler.load import load
+from reconciler.overlay import overlay
+from reconciler.pipeline import Pipeline, Prepared
+from reconciler.review.describer import Describer
+from reconciler.review.gate import ReviewGate
+from reconciler.review.planner import Planner
+from reconciler.review.reviewer import Reviewer
+from reconciler.review.trees import Trees
+from reconciler.source import RemoteBranch, Tree, git
+from reconciler.store import Suspension, open_store
+from reconciler.targets.memory import MemoryTarget
+from reconciler.values import Commit, Key
+from schemas.catalog import catalog
+from schemas.errors import PermanentError
+from schemas.objects import Ref
+from schemas.review import Review
+from tests.e2e.team import CLUSTER, ENDPOINT, MODEL, ROUTE
+from tests.reconciler.review.conftest import ENVIRONMENT, POLICY
+from tests.reconciler.review.memory_forge import MemoryForge
+
+SETTINGS = Review.model_validate_json(
+    """{"forge": {"kind": "gitea", "url": "http://forge.example/api/v1",
+    "repository": "t/r", "token": {"env": "T"}, "webhookSecret": {"env": "S"}}}"""
+)
+ONE = Key("local", Ref("Endpoint", "default", "one"))
+
+
+# One process reads the trees of all of them, as it does for all pull requests.
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def describer() -> AsyncIterator[Describer]:
+    made = Describer()
+    yield made
+    await made.close()
+
+
+async def nobody(_event: str, _text: str) -> None:
+    return None
+
+
+async def nothing() -> None:
+    return None
+
+
+@dataclass(slots=True)
+class Bench:
+    """A plan of pull request 1 that changes one endpoint, approved by bob."""
+
+    folder: Path
+    forge: MemoryForge
+    gate: ReviewGate
+    pipeline: Pipeline
+    source: RemoteBranch
+    target: MemoryTarget
+    edit: Callable[[Tree], None] = lambda _: None
+
+    @property
+    def work(self) -> Path:
+        return self.folder / "work"
+
+    def git(self, *args: str) -> str:
+        who = ["-c", "user.name=t", "-c", "user.email=t@example.org"]
+        done = subprocess.run(
+            ["git", *who, *args],
+            cwd=self.work,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    def write(self, path: str, text: str) -> None:
+        file = self.work / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(dedent(text).replace("NAME", file.stem).lstrip())
+
+    def commit(self, subject: str, ref: str) -> str:
+        documents = load(self.work, Commit(sha="0" * 40))
+        lock, _ = lockfile.refresh(overlay(documents, "local"), catalog())
+        lockfile.write(self.work, "local", lock)
+        self.git("add", "-A")
+        self.git("commit", "-q", "-m", subject)
+        self.git("push", "-q", "-f", str(self.folder / "remote.git"), f"HEAD:{ref}")
+        return self.git("rev-parse", "HEAD")
+
+    def merge(self) -> None:
+        """As the forge would, onto whatever main is."""
+        self.git("switch", "-q", "main")
+        self.git("merge", "-q", "--no-ff", "-m", "Merge", "change")
+        self.git("push", "-q", str(self.folder / "remote.git"), "main")
+        self.forge.pulls[1] = replace(
+            self.forge.pulls[1],
+            open=False, merged=True, merge_commit=self.git("rev-parse", "HEAD"),
+        )  # fmt: skip
+
+    async def apply(self) -> Prepared:
+        """What the daemon does, up to the first write."""
+        tree, wanted = await self.gate.admit(await self.source.newest())
+        assert wanted is not None
+        self.edit(tree)
+        prepared = await self.pipeline.prepare(tree, wanted)
+        await self.gate.check(prepared.plan)
+        return prepared
+
+
+@asynccontextmanager
+async def bench(folder: Path, describer: Describer) -> AsyncIterator[Bench]:
+    clock = Clock()
+    target = MemoryTarget("local")
+    await git("init", "-q", "--bare", str(folder / "remote.git"), cwd=folder)
+    remote = (folder / "remote.git").as_uri()
+    with open_store(
+        f"sqlite:///{folder / 'state.db'}",
+        key=folder / "ledger.key",
+        origin="bud/local",
+        clock=clock,
+    ) as store:
+        pipeline = Pipeline(
+            environment="local",
+            catalog=catalog(),
+            targets={"local": target, "gateway": MemoryTarget("gateway")},
+            store=store,
+            clock=clock,
+        )
+        forge = MemoryForge(clock())
+        reviewer = Reviewer(
+            forge=forge,
+            planner=Planner(
+                pipeline=pipeline,
+                trees=Trees(remote, "main", folder),
+                describer=describer,
+                traffic=nothing,
+            ),
+            settings=SETTINGS,
+            branch="main",
+            notify=nobody,
+        )
+        made = Bench(
+            folder, forge, ReviewGate(reviewer=reviewer, actor="daemon"), pipeline,
+            RemoteBranch(remote, "main", folder / "source"), target,
+        )  # fmt: skip
+        made.work.mkdir()
+        made.git("init", "-q", "-b", "main")
+        made.write("spec/cluster/here.yaml", CLUSTER)
+        made.write("spec/model/llama.yaml", MODEL)
+        made.write("spec/endpoint/one.yaml", ENDPOINT)
+        made.write("spec/route/one.yaml", ROUTE)
+        made.write("spec/policy/four-eyes.yaml", POLICY)
+        made.write("environments/local/environment.yaml", ENVIRONMENT)
+        made.commit("Begin", "refs/heads/main")
+        prepared = await pipeline.prepare(await made.source.newest())
+        with store.lead("daemon") as journal:
+            await pipeline.execute(
+                prepared.plan, journal, actor="daemon", progress=lambda *_: None
+            )
+        made.git("switch", "-q", "-c", "change")
+        made.write(
+            "spec/endpoint/one.yaml", ENDPOINT.replace("replicas: 1", "replicas: 2")
+        )
+        head = made.commit("Two of them", "refs/pull/1/head")
+        forge.pulls[1] = PullRequest(
+            number=1, title="Two", author="alice", head=head, branch="main",
+            fork=False, open=True, merged=False,
+        )  # fmt: skip
+        await reviewer.look(1)
+        at = forge.now + timedelta(minutes=1)
+        forge.approved = [Approval(by="bob", commit=head, at=at)]
+        yield made
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = datetime(2026, 11, 23, 12, tzinfo=UTC)
+
+    def __call__(self) -> datetime:
+        self.now += timedelta(microseconds=1)
+        return self.now
+
+
+async def test_an_approved_plan_is_applied_once_and_says_who_agreed(
+    tmp_path: Path, describer: Describer
+) -> None:
+    async with bench(tmp_path, describer) as b:
+        b.merge()
+        made = (await b.apply()).plan
+        [said] = [
+            d.said
+            for d in b.pipeline.store.decisions()
+            if d.said.startswith("apply plan")
+        ]
+        assert said == f"apply plan {made.digest} of #1, approved by bob"
+
+        with pytest.raises(PermanentError, match="the plan is applying"):
+            await b.gate.check(made)
+        with pytest.raises(PermanentError, match="was used by daemon"):
+            b.pipeline.store.use_plan(made.digest, "another")
+
+
+Mutate = Callable[[Bench, pytest.MonkeyPatch], Any]
+
+
+def _head(b: Bench, _: pytest.MonkeyPatch) -> None:
+    b.write("spec/endpoint/one.yaml", ENDPOINT.replace("replicas: 1", "replicas: 3"))
+    head = b.commit("Three", "refs/pull/1/head")
+    b.forge.pulls[1] = replace(b.forge.pulls[1], head=head)
+
+
+def _base(b: Bench, _: pytest.MonkeyPatch) -> None:
+    b.git("switch", "-q", "main")
+    b.write("spec/route/another.yaml", ROUTE.replace("endpoint: NAME", "endpoint: one"))
+    b.commit("Somebody else's", "refs/heads/main")
+
+
+def _approval(b: Bench, _: pytest.MonkeyPatch) -> None:
+    b.forge.approved = []
+
+
+def _approver(b: Bench, _: pytest.MonkeyPatch) -> None:
+    b.forge.approved = [replace(b.forge.approved[0], by="carol")]
+
+
+def _self_approval(b: Bench, _: pytest.MonkeyPatch) -> None:
+    b.forge.pulls[1] = replace(b.forge.pulls[1], author="bob")
+
+
+def _stranger(b: Bench, _: pytest.MonkeyPatch) -> None:
+    b.forge.approved = [replace(b.forge.approved[0], by="mallory")]
+
+
+def _earlier(b: Bench, _: pytest.MonkeyPatch) -> None:
+    b.forge.approved = [replace(b.forge.approved[0], at=b.forge.now)]
+
+
+def _other_commit(b: Bench, _: pytest.MonkeyPatch) -> None:
+    b.forge.approved = [replace(b.forge.approved[0], commit="f" * 40)]
+
+
+def _expiry(b: Bench, _: pytest.MonkeyPatch) -> None:
+    clock = b.pipeline.clock
+    assert isinstance(clock, Clock)
+    clock.now += timedelta(hours=72)
+
+
+def _unlock(b: Bench, _: pytest.MonkeyPatch) -> None:
+    b.pipeline.store.reviews.supersede(1)
+
+
+def _live_content(b: Bench, _: pytest.MonkeyPatch) -> None:
+    b.target.drift(ONE, b"touched")
+
+
+def _live_version(b: Bench, _: pytest.MonkeyPatch) -> None:
+    """A Kubernetes object's state, and the serial of a Terraform state, are versions."""
+    stored = b.target.objects[ONE]
+    b.target.objects[ONE] = replace(stored, version=stored.version + 1)
+
+
+def _live_uid(b: Bench, _: pytest.MonkeyPatch) -> None:
+    """Made again by somebody; the lineage of a Terraform state is a uid."""
+    b.target.objects[ONE] = replace(b.target.objects[ONE], uid="another")
+
+
+def _catalog(_: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pins, "catalog_digest", lambda: "another")
+
+
+def _prices(_: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pins, "_prices", lambda: "another")
+
+
+def _tables(_: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Retrained:
+        identity = "regressor/2"
+
+    monkeypatch.setattr(pins, "optimizer_for", lambda _: Retrained())
+
+
+def _lock(b: Bench, _: pytest.MonkeyPatch) -> None:
+    def edit(tree: Tree) -> None:
+        file = tree.root / "environments/local/resolved.lock.yaml"
+        file.write_text(file.read_text().replace("considered: ", "considered: 1"))
+
+    b.edit = edit
+
+
+def _rendered(b: Bench, _: pytest.MonkeyPatch) -> None:
+    def edit(tree: Tree) -> None:
+        file = tree.root / "spec/endpoint/one.yaml"
+        file.write_text(
+            file.read_text().replace(
+                "rehearses: vllm}", "rehearses: vllm, env: {A: b}}"
+            )
+        )
+
+    b.edit = edit
+
+
+def _suspended(b: Bench, _: pytest.MonkeyPatch) -> None:
+    until = b.pipeline.clock() + timedelta(hours=1)
+    b.pipeline.store.suspend(
+        Suspension(ref=ONE.ref, reason="hands off", actor="op", expires_at=until)
+    )
+
+
+@pytest.mark.parametrize(
+    ("mutate", "reason"),
+    [
+        (_head, "head moved"),
+        (_base, "base moved"),
+        (_approval, "1 approvals of bob are missing"),
+        (_approver, "1 approvals of bob are missing"),
+        (_self_approval, "approval by bob does not count: they wrote"),
+        (_stranger, "approval by mallory does not count: they may not write"),
+        (_earlier, "is stale: it is older than this plan"),
+        (_other_commit, "is stale: it is of ffffffffffff"),
+        (_expiry, "the plan expired"),
+        (_unlock, "the plan is superseded"),
+        (_live_content, r"live, local:Endpoint/default/one \(content"),
+        (_live_version, r"live, local:Endpoint/default/one \(version\) moved"),
+        (_live_uid, r"live, local:Endpoint/default/one \(uid\) moved"),
+        (_catalog, "catalog moved"),
+        (_prices, "prices moved"),
+        (_tables, "tables moved"),
+        (_lock, "lock moved"),
+        (_rendered, "rendered moved"),
+        (_suspended, "moved"),
+    ],
+)
+async def test_what_moved_since_the_approval_is_named_and_nothing_is_applied(
+    tmp_path: Path,
+    describer: Describer,
+    monkeypatch: pytest.MonkeyPatch,
+    mutate: Mutate,
+    reason: str,
+) -> None:
+    async with bench(tmp_path, describer) as b:
+        mutate(b, monkeypatch)
+        b.merge()
+
+        with pytest.raises(PermanentError, match=reason):
+            await b.apply()
+        said = [d.said for d in b.pipeline.store.decisions()]
+        assert any(s.startswith("refuse plan") and "of #1" in s for s in said)
+        assert not any(s.startswith("apply plan") for s in said)
+
+
+async def test_what_came_by_no_pull_request_is_not_applied(
+    tmp_path: Path, describer: Describer
+) -> None:
+    async with bench(tmp_path, describer) as b:
+        b.git("switch", "-q", "main")
+        b.write(
+            "spec/endpoint/one.yaml", ENDPOINT.replace("replicas: 1", "replicas: 3")
+        )
+        b.commit("Past everybody", "refs/heads/main")
+
+        with pytest.raises(PermanentError, match="no pull request brought it"):
+            await b.apply()
+        assert any("refuse to apply" in d.said for d in b.pipeline.store.decisions())
+
+
+async def test_a_comment_in_our_name_by_somebody_else_is_not_ours(
+    tmp_path: Path, describer: Describer
+) -> None:
+    async with bench(tmp_path, describer) as b:
+        [ours] = b.forge.written
+        b.forge.written = [
+            Note(id="99", author="mallory", body=ours.body, at=b.forge.now), ours
+        ]  # fmt: skip
+        b.pipeline.store.reviews.supersede(1)
+        await b.gate.reviewer.look(1)
+
+        assert {n.id for n in b.forge.written if n.author == "bud"} == {ours.id}
