@@ -24,7 +24,11 @@ from reconciler.targets.kubernetes.manifests import (
     ObjectId,
     identify,
 )
-from reconciler.targets.kubernetes.ownership import applied_fields, fingerprint
+from reconciler.targets.kubernetes.ownership import (
+    applied_fields,
+    fingerprint,
+    promised,
+)
 from reconciler.targets.kubernetes.transport import ApiRefusal
 from schemas.errors import PermanentError, TemporaryError
 
@@ -98,12 +102,12 @@ async def rehearse(
     return Rehearsal(
         manifest=manifest,
         force=force,
-        fingerprint=fingerprint(result),
+        fingerprint=promised(result),
         predicted=result,
         # The values of a Secret are in no fingerprint: it is always sent.
         unchanged=live is not None
         and which.kind != "Secret"
-        and fingerprint(live) == fingerprint(result),
+        and fingerprint(live) == promised(result),
         handover=handover,
     )
 

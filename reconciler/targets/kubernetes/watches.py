@@ -18,7 +18,7 @@ import structlog
 
 from reconciler.targets.kubernetes.client import Client, Gone
 from reconciler.targets.kubernetes.discovery import Discovery
-from reconciler.targets.kubernetes.health import assess
+from reconciler.targets.kubernetes.health import assess, takes_time
 from reconciler.targets.kubernetes.manifests import (
     OWNER_LABEL,
     PART_OF_LABEL,
@@ -115,12 +115,14 @@ class Watches:
         metadata = live["metadata"]
         set_id = (metadata.get("labels") or {}).get(PART_OF_LABEL, "")
         if waiting := self._waiting.get(set_id):
-            health, why = assess(live)
+            which, (health, why) = identify(live), assess(live)
             for event, told in waiting:
-                if health is Health.APPLIED and word != "DELETED":
-                    told(f"{identify(live)}: {why}")
-                else:
+                if word == "DELETED" or (
+                    takes_time(which) and health != Health.APPLIED
+                ):
                     event.set()
+                elif health == Health.APPLIED:
+                    told(f"{which}: {why}")
         uid = metadata["uid"]
         before = self._prints.get(uid)
         if word == "DELETED":

@@ -1,3 +1,5 @@
+from collections.abc import Iterator
+
 import pytest
 
 from reconciler.targets.kubernetes.capacity import (
@@ -120,16 +122,22 @@ def test_only_a_workload_that_rolls_is_told_to_go_in_place() -> None:
     assert in_place({"kind": "Service", "spec": {}}) == {"kind": "Service", "spec": {}}
 
 
+@pytest.fixture
+def tight(world: World) -> Iterator[str]:
+    """The pool of one small machine that no other test's pods may use."""
+    name = f"tight-{world.project}"
+    made = machine(name, gpus=4, labels={"pool": name})
+    world.plane.call("POST", "/api/v1/nodes", made)
+    yield name
+    world.plane.call("DELETE", f"/api/v1/nodes/{name}")
+
+
 @pytest.mark.parametrize("floor", [1, None], ids=["a replica may go", "none may"])
 async def test_a_change_without_room_drains_in_place_or_waits_as_the_plan_said(
-    world: World, floor: int | None
+    world: World, tight: str, floor: int | None
 ) -> None:
     """Two replicas on a machine that they fill."""
-    name = f"tight-{floor or 0}"
-    world.plane.call(
-        "POST", "/api/v1/nodes", machine(name, gpus=4, labels={"pool": name})
-    )
-    pools = [{**H100S, "labels": {"pool": name}}]
+    pools = [{**H100S, "labels": {"pool": tight}}]
 
     def unit(batch: int) -> Unit:
         rollout = {"readyTimeout": "20s" if floor else "2s"}

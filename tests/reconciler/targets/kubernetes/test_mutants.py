@@ -171,6 +171,7 @@ class _Nothing(BaseException):
 def _drift_is_not_seen(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(holding, "fingerprint", lambda *_: "same")
     patch.setattr(rehearsal, "fingerprint", lambda *_: "same")
+    patch.setattr(rehearsal, "promised", lambda *_: "same")
 
 
 def _labels_are_ownership(patch: pytest.MonkeyPatch) -> None:
@@ -217,6 +218,7 @@ def _everything_is_ours(patch: pytest.MonkeyPatch) -> None:
 
     for module in (holding, rehearsal, writer):
         patch.setattr(module, "fingerprint", whole)
+    patch.setattr(rehearsal, "promised", whole)
 
 
 def _replicas_are_dropped(patch: pytest.MonkeyPatch) -> None:
