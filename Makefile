@@ -28,9 +28,10 @@ lint: .venv/test
 unit: .venv/test
 	PATH="$(CURDIR)/.tools/bin:$$PATH" $(PYTEST)
 
-# Law 10 at every write point of an apply, where `make test` takes every twelfth.
+# Law 10 at every write point of an apply, where `make test` takes some.
 test-kill: .venv/test
 	BUD_KILL_STRIDE=1 $(PYTEST) --dist load tests/e2e/test_kill.py \
+		tests/reconciler/targets/local/test_kill.py \
 		tests/reconciler/targets/kubernetes/test_line.py
 
 tools:
