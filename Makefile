@@ -9,7 +9,7 @@ UV := $(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constrai
 # more try, and stands in the summary as RERUN, which is a bug to mend.
 PYTEST ?= $(BIN)/pytest -n 2 --dist loadgroup --reruns 1 -rR
 
-.PHONY: up down test test-kill lint unit tools bench clean
+.PHONY: up down test test-kill test-machines lint unit tools bench clean
 
 up: .venv/up
 	$(BIN)/bud up
@@ -33,6 +33,10 @@ test-kill: .venv/test
 	BUD_KILL_STRIDE=1 $(PYTEST) --dist load tests/e2e/test_kill.py \
 		tests/reconciler/targets/local/test_kill.py \
 		tests/reconciler/targets/kubernetes/test_line.py
+
+# A cluster of machines from nothing to nothing, by Ansible over real SSH: minutes.
+test-machines: .venv/test
+	BUD_MACHINES=1 $(PYTEST) tests/reconciler/targets/ansible
 
 tools:
 	tools/debian.sh

@@ -22,6 +22,7 @@ from reconciler.pipeline import Pipeline
 from reconciler.secrecy import Mask
 from reconciler.secrets import SopsFiles, Vault, read_credential
 from reconciler.store import Store, open_store
+from reconciler.targets.ansible import open_ansible
 from reconciler.targets.base import Target
 from reconciler.targets.gateway import GatewayTarget
 from reconciler.targets.local import LocalTarget
@@ -135,9 +136,12 @@ def makers_of(
 ) -> Mapping[str, Callable[[], Maker]]:
     """Whatever makes clusters, opened by who needs it."""
     return {
+        "ansible": partial(
+            open_ansible, home.root, os.environ, read, Vault(home.vault)
+        ),
         "terraform": partial(
             open_terraform, home.root, os.environ, read, owner=environment
-        )
+        ),
     }
 
 

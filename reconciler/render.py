@@ -15,7 +15,7 @@ from functools import partial
 from typing import TypeVar
 
 from reconciler.values import Desired, Key, Rendered, Resolved, Unit
-from renderers import addons, gateway, kubernetes, local, terraform
+from renderers import addons, ansible, gateway, kubernetes, local, terraform
 from schemas.access import ApiKey, Project
 from schemas.catalog import Catalog
 from schemas.cluster import CLOUDS, Cluster
@@ -28,7 +28,7 @@ from schemas.route import Provider, Route
 
 __all__ = ["MAKERS", "Renderer", "cluster_target", "maker_of", "render_made"]
 
-MAKERS = frozenset({"terraform"})
+MAKERS = frozenset({"ansible", "terraform"})
 """Targets that hold clusters; whatever runs on one comes after it."""
 
 T = TypeVar("T", bound=FoundryObject)
@@ -233,11 +233,15 @@ def addon_target(cluster: Cluster) -> str:
 
 def maker_of(cluster: Cluster) -> str | None:
     """The target that makes a cluster; None where somebody else did."""
+    if cluster.spec.provider == "onprem":
+        return "ansible"
     return "terraform" if cluster.spec.provider in CLOUDS else None
 
 
 def render_made(cluster: Cluster, catalog: Catalog) -> bytes:
     """What the maker of a cluster is asked to hold."""
+    if maker_of(cluster) == "ansible":
+        return ansible.render_cluster(cluster, catalog)
     return terraform.render_cluster(cluster, catalog)
 
 

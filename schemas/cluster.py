@@ -17,6 +17,7 @@ Cidr = Annotated[
 Version = Annotated[str, StringConstraints(pattern=r"^[0-9]+\.[0-9]+(\.[0-9]+)?$")]
 
 CLOUDS = ("aws-eks", "azure-aks")
+_WHOLE = 2  # dots of a version with its patch
 
 
 class Taint(Strict):
@@ -126,12 +127,26 @@ class Ingress(Strict):
     kind: Literal["ingress", "gateway-api"] = "ingress"
 
 
+# They become arguments and inventory: nothing in them can be an option or a template.
+Address = Annotated[
+    str, StringConstraints(pattern=r"^[A-Za-z0-9]([A-Za-z0-9.-]{0,252}[A-Za-z0-9])?$")
+]
+User = Annotated[str, StringConstraints(pattern=r"^[a-z_][a-z0-9_-]{0,31}$")]
+HostKey = Annotated[
+    str, StringConstraints(pattern=r"^(ssh|ecdsa)-[a-z0-9-]+ [A-Za-z0-9+/]+={0,2}$")
+]
+
+
 class Host(Strict):
     """One machine of an on-premises cluster, reached over SSH."""
 
-    address: str
+    address: Address
     port: Annotated[int, Field(ge=1, le=65535)] = 22
-    user: str = "root"
+    user: User = "root"
+    host_key: HostKey | None = Field(
+        default=None,
+        description="its public key; left out, the first one seen is kept",
+    )
     role: Literal["control-plane", "worker"]
     node_pool: Name | None = None
 
@@ -143,7 +158,7 @@ class ClusterSpec(Strict):
     network: Network | None = None
     node_pools: tuple[NodePool, ...] = ()
     hosts: tuple[Host, ...] = ()
-    distribution: Literal["kubeadm", "k3s", "rke2"] | None = None
+    distribution: Literal["k3s", "rke2"] | None = None
     addons: tuple[Addon, ...] = ()
     ingress: Ingress | None = None
     storage_class: str | None = None
@@ -162,6 +177,8 @@ class ClusterSpec(Strict):
             raise ValueError(f"region has no meaning for provider {self.provider}")
         if (self.provider == "onprem") != bool(self.hosts):
             raise ValueError("hosts belong to provider onprem, which needs them")
+        if self.provider == "onprem":
+            self._fits_machines()
         if self.provider == "existing" and self.credentials is None:
             raise ValueError("provider existing needs credentials: its kubeconfig")
         if not cloud and any(p.instance_type for p in self.node_pools):
@@ -178,6 +195,22 @@ class ClusterSpec(Strict):
         if len(set(names)) != len(names):
             raise ValueError(f"node pool names must differ: {', '.join(sorted(names))}")
         return self
+
+    def _fits_machines(self) -> None:
+        if self.version is None or self.version.count(".") != _WHOLE:
+            raise ValueError(
+                "provider onprem needs a whole version, such as 1.33.5: nobody patches "
+                "these machines but bud"
+            )
+        planes = [h for h in self.hosts if h.role == "control-plane"]
+        if len(planes) % 2 == 0:
+            raise ValueError(
+                f"{len(planes)} hosts of role control-plane: etcd needs an odd number, "
+                "or losing one loses the vote"
+            )
+        places = [(h.address, h.port) for h in self.hosts]
+        if len(set(places)) != len(places):
+            raise ValueError("hosts must differ in address or port")
 
 
 class Cluster(FoundryObject):

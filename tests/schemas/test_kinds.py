@@ -38,6 +38,8 @@ POOL = {"name": "p", "count": 1}
 S3 = {"uri": "s3://bucket/a", "sha256": SHA}
 PACKAGE = {"name": "a", "version": "1", "sha256": SHA}
 AZURE_HOST = {"address": "10.0.0.1", "role": "control-plane"}
+OTHER_HOST = {**AZURE_HOST, "address": "b"}
+ONPREM = {"provider": "onprem", "version": "1.33.5"}
 
 
 def made(kind: str, **changes: Any) -> Any:
@@ -64,6 +66,9 @@ def test_every_kind_says_its_least(kind):
         ("Cluster", {"region": "r"}, "region has no meaning for provider local"),
         ("Cluster", {"provider": "onprem"}, "hosts belong to provider onprem"),
         ("Cluster", {"hosts": [AZURE_HOST]}, "hosts belong to provider onprem"),
+        ("Cluster", {"provider": "onprem", "hosts": [AZURE_HOST]}, "needs a whole version"),
+        ("Cluster", {**ONPREM, "hosts": [AZURE_HOST, OTHER_HOST]}, "etcd needs an odd number"),
+        ("Cluster", {**ONPREM, "hosts": [AZURE_HOST] * 3}, "must differ in address or port"),
         ("Cluster", {"provider": "existing"}, "needs credentials"),
         ("Cluster", {"nodePools": NODES}, "sells no instanceType"),
         ("Cluster", {**CLOUD, "nodePools": [POOL]}, "needs an instanceType"),
@@ -117,7 +122,7 @@ def test_what_cannot_be_true_is_refused_with_the_reason(kind, changes, reason):
     ("kind", "changes"),
     [
         ("Cluster", CLOUD),
-        ("Cluster", {"provider": "onprem", "hosts": [AZURE_HOST]}),
+        ("Cluster", {"provider": "onprem", "version": "1.33.5", "hosts": [AZURE_HOST]}),
         ("Model", {"source": {"package": {**PACKAGE, "root": "model"}}, "architecture": "a"}),
         ("Endpoint", {"cluster": ..., "placement": {"tier": "gold"}}),
         ("Endpoint", {"scaling": {"max": 2, "kvCache": 80}}),

@@ -11,13 +11,15 @@ from __future__ import annotations
 import asyncio
 import shutil
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import orjson
 
 from reconciler.targets.base import Progress
+from reconciler.targets.looks import Looks
 from reconciler.targets.precondition import check_precondition
 from reconciler.targets.terraform.backend import Backend
 from reconciler.targets.terraform.command import PLAN_S, READ_S
@@ -50,19 +52,6 @@ from schemas.terraform import ModuleManifest
 
 __all__ = ["TerraformTarget"]
 
-_LOOK_S = 600.0
-"""Between two comparisons of one cluster with its cloud: each asks for every
-resource, and a cloud limits how often."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Look:
-    """What a comparison found, and of which state."""
-
-    serial: int
-    at: float
-    drift: tuple[str, ...]
-
 
 @dataclass(frozen=True, slots=True)
 class _Planned:
@@ -80,19 +69,16 @@ class TerraformTarget:
     backend: Backend
     credentials: Callable[[Credential], str]
     modules: Callable[[str], Module] = our_module
-    look_s: float = _LOOK_S
+    looks: Looks = field(default_factory=Looks)
     name: str = "terraform"
-    _looks: dict[str, _Look] = field(default_factory=dict)
     _plans: dict[str, _Planned] = field(default_factory=dict)
     _tokens: Tokens = field(default_factory=Tokens)
-    _watched: bool = False
-    """Whether somebody compares beside the line, so that a look need not."""
     _locks: dict[str, asyncio.Lock] = field(default_factory=dict)
 
     @property
     def observe_s(self) -> float:
         """A comparison is a plan of its own; while watched, no look waits for one."""
-        return READ_S if self._watched else READ_S + PLAN_S
+        return READ_S if self.looks.watched else READ_S + PLAN_S
 
     async def observe(self, keys: Collection[Key]) -> Mapping[Key, Live]:
         try:
@@ -176,30 +162,14 @@ class TerraformTarget:
 
     async def watch(self, moved: Callable[[], None], stop: asyncio.Event) -> None:
         """Compare clusters with their cloud, so that no look has to wait for that."""
-        self._watched = True
-        try:
-            while not stop.is_set():
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(self.look_s):
-                        await stop.wait()
-                with suppress(FoundryError):  # the next look says what is wrong
-                    if not stop.is_set() and await self._compare_all():
-                        moved()
-        finally:
-            self._watched = False
+        await self.looks.watch(self._compare_all, moved, stop)
 
     # Looking.
 
-    async def _compare_all(self) -> bool:
-        """Whether any cluster strayed otherwise than at the last comparison."""
-        before = dict(self._looks)
+    async def _compare_all(self) -> None:
         found = await self.backend.workspaces()
         keys = [Key(self.name, ref) for name in found if (ref := ref_of(name))]
         await asyncio.gather(*(self._observe(key, found, again=True) for key in keys))
-        return any(
-            name in before and before[name].drift != look.drift
-            for name, look in self._looks.items()
-        )
 
     async def _observe(
         self, key: Key, found: frozenset[str], *, again: bool = False
@@ -217,25 +187,21 @@ class TerraformTarget:
         state = await self.backend.state(workspace_of(key))
         drift: tuple[str, ...] = ()
         if state and state.whole:
-            async with self._locks.setdefault(f"look {key}", asyncio.Lock()):
-                drift = await self._drift(key, state, again=again)
+            drift = await self.looks.drift(
+                workspace_of(key),
+                str(state.serial),
+                partial(self._compare, key, state),
+                again=again,
+            )
         return live_of(key, state, drift), state
 
-    async def _drift(self, key: Key, state: State, *, again: bool) -> tuple[str, ...]:
-        """Compare with the cloud, unless that was done a moment ago."""
-        workspace, now = workspace_of(key), asyncio.get_running_loop().time()
-        seen = self._looks.get(workspace)
-        known = seen is not None and seen.serial == state.serial and not again
-        if known and seen and (self._watched or now < seen.at + self.look_s):
-            return seen.drift
+    async def _compare(self, key: Key, state: State) -> tuple[str, ...]:
         manifest = read_manifest(state.applied)
         module = self.modules(manifest.module)
         if module.digest != manifest.module_digest:
             return ()  # another version made it; its unit differs from ours anyway
         made = await self._root(key, "look", state.applied, module)
-        drift = await made.drift()
-        self._looks[workspace] = _Look(state.serial, now, drift)
-        return drift
+        return await made.drift()
 
     # Changing.
 
@@ -279,7 +245,11 @@ class TerraformTarget:
         workspace, now = workspace_of(change.key), asyncio.get_running_loop().time()
         pin = pin_of(change, live)
         known = self._plans.get(workspace)
-        if known is not None and known.pin == pin and now < known.at + self.look_s:
+        if (
+            known is not None
+            and known.pin == pin
+            and now < known.at + self.looks.every_s
+        ):
             return known.summary
         summary = await self._plan(change, live, state)
         self._plans[workspace] = _Planned(pin, now, summary)
@@ -293,7 +263,7 @@ class TerraformTarget:
             progress(change.key, "planning")
             summary = await self._plan(change, live, state)
             progress(change.key, f"applying: {summary}")
-        self._looks.pop(made.workspace, None)
+        self.looks.forget(made.workspace)
         self._plans.pop(made.workspace, None)
         await made.apply(lambda line: tell(change.key, line, progress))
 

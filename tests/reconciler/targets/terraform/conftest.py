@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from reconciler.targets.looks import Looks
 from reconciler.targets.terraform import Backend, Command, TerraformTarget
 from reconciler.values import Key, Unit
 from renderers.terraform import Module, our_module, render_cluster
@@ -101,7 +102,7 @@ def world(binary: str, tmp_path: Path) -> SmallWorld:
         backend=backend,
         credentials=lambda _: "",
         modules=lambda _: SMALL,
-        look_s=0,
+        looks=Looks(every_s=0),
     )
     return SmallWorld(target=target, states=states)
 
@@ -124,7 +125,7 @@ class AwsWorld:
 
     def look_again(self) -> None:
         """Let the next look compare with the cloud, as if ten minutes had passed."""
-        self.target._looks.clear()
+        self.target.looks.forget()
 
     def unit(self, **spec: object) -> Unit:
         written = {
