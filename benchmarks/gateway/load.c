@@ -205,7 +205,7 @@ int main(int argc, char **argv) {
                 if (c->busy) failed++;
                 close(c->fd);
                 c->busy = 0;
-                if (open_one(poll, c)) return perror("load"), 1;
+                if (open_one(poll, c)) failed++, c->busy = 1; /* out of the game */
             }
             if (!c->busy && !rate) ask(c, now());
         }

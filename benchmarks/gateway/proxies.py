@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
+from urllib.parse import urlsplit
 
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
 PEERS = CACHE / "bud-foundry" / "peers"
@@ -207,8 +208,10 @@ def tensorzero(folder: Path, upstream: int) -> Iterator[Proxy]:
     )
     try:
         assert process.stdout is not None
-        url = process.stdout.readline().decode().strip()
-        port = int(url.rstrip("/").split(":")[2].split("/")[0])
+        # It logs to the same place.
+        url = next(line for line in process.stdout if line.startswith(b"http"))
+        port = urlsplit(url.decode().strip()).port
+        assert port is not None
         pin(process.pid, 0)
         yield Proxy(
             port,
