@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import NamedTuple, Protocol
 
+from gateway.dialects.bedrock import EVENT_STREAM
 from gateway.dialects.choose import PLAIN, Translation, error_for
 from gateway.http1 import LAST_CHUNK, chunk, response_head
 from gateway.sse import StreamScanner
@@ -25,6 +26,7 @@ __all__ = [
 ]
 
 OK = 200
+_EVENTS = b"text/event-stream"
 HOLD_BYTES = 256 * 1024
 """A plain answer up to this size is held whole; a chat answer of 32k tokens is
 about 150 KB. A larger one is passed on as it comes."""
@@ -64,7 +66,7 @@ class UpstreamHead(NamedTuple):
     @property
     def event_stream(self) -> bool:
         kind = self.fields.get(b"content-type", b"")
-        return self.status == OK and kind.startswith(b"text/event-stream")
+        return self.status == OK and kind.startswith((_EVENTS, EVENT_STREAM))
 
 
 class Framing:
@@ -233,6 +235,9 @@ class StreamAnswer:
         self._client = translation.client
         self._inward = translation.inward_events
         self._outward = translation.outward_events
+        if self._inward is not None:
+            fields = {**head.fields, b"content-type": _EVENTS}
+            self.head = UpstreamHead(head.status, fields)
         self._scanner = StreamScanner(hide_usage=hide_usage)
         self._raw = False
         """Committed, and the client gets the upstream's own events, chunked."""

@@ -54,10 +54,6 @@ class EdgeRuntime(Runtime, Protocol):
 
     draining: bool
 
-    def wall(self) -> float:
-        """Seconds since the epoch."""
-        ...
-
     def new_request_id(self) -> bytes: ...
     def exchange(
         self,

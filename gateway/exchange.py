@@ -19,7 +19,7 @@ from gateway.answer import (
     StreamAnswer,
     UpstreamHead,
 )
-from gateway.dialects.choose import body_for, error_for, translation
+from gateway.dialects.choose import body_for, error_for, head_for, translation
 from gateway.health import Health
 from gateway.http1 import response_head
 from gateway.limits import Amounts, Limiter
@@ -199,7 +199,7 @@ class Exchange:
             self._leave("unsaid", sound=None)
             self.refuse(bad.status, str(bad), code=bad.code or "unsupported")
             return
-        head = choice.target.upstream.heads[choice.address.url, self.request.op]
+        head = head_for(self.request, choice, body, now=self._runtime.wall())
         connection.send(
             b"%b%bx-request-id: %b\r\ncontent-type: application/json\r\n"
             b"content-length: %d\r\n\r\n%b"

@@ -16,7 +16,8 @@ from urllib.parse import urlsplit
 
 import schemas.gateway as config
 from gateway.accounts import Price
-from gateway.dialects.anthropic_upstream import HEAD_LINES
+from gateway.dialects.registry import DIALECTS
+from gateway.dialects.sigv4 import is_key_pair, region_of
 from gateway.gating import Caching, Guard, caching_of, gated_of, guard_of, services_of
 from gateway.limits import NANO, Kind, Limiter
 from gateway.openai import Op, models_body, upstream_path
@@ -51,7 +52,7 @@ class Address:
     prefix: bytes
 
     @classmethod
-    def parse(cls, url: str) -> Address:
+    def parse(cls, url: str, base: str = "/v1") -> Address:
         parts = urlsplit(url)
         assert parts.hostname is not None  # the schema has checked
         tls = parts.scheme == "https"
@@ -63,7 +64,7 @@ class Address:
             authority=parts.netloc.encode(
                 "idna" if not parts.netloc.isascii() else "ascii"
             ),
-            prefix=(parts.path.rstrip("/") or "/v1").encode(),
+            prefix=(parts.path.rstrip("/") or base).encode(),
         )
 
 
@@ -77,6 +78,8 @@ class Upstream:
     price: Price
     heads: Mapping[tuple[str, Op], bytes]
     """The start of a request's head, by address and operation."""
+    signing: tuple[str, str] | None = None
+    """A key pair and the region it is good for, where requests are signed."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -244,7 +247,9 @@ def _upstream(
     secrets: Mapping[str, str],
 ) -> Upstream:
     urls = addresses.upstreams.get(name, ()) if table.discovered else table.urls
-    places = tuple(Address.parse(url) for url in dict.fromkeys(urls))
+    dialect = DIALECTS.get(table.dialect)
+    base = "/v1" if dialect is None else dialect.base
+    places = tuple(Address.parse(url, base) for url in dict.fromkeys(urls))
     secret = secrets.get(f'upstreams."{name}".credential')
     if secret is not None and not (
         secret.isascii() and secret.isprintable() and secret
@@ -254,9 +259,14 @@ def _upstream(
             "characters that cannot stand in a header",
             hint="look for a line break or a quotation mark around it",
         )
-    ops = frozenset(table.capabilities)
-    if table.dialect == "anthropic":
-        ops &= {"chat"}
+    ops: frozenset[Op] = frozenset(table.capabilities)
+    if dialect is not None:
+        # A chat's tokens can be counted wherever it can be answered.
+        counted: frozenset[Op] = frozenset({"tokenize"} if "chat" in ops else ())
+        ops = (ops | counted) & dialect.ways.keys()
+    signing = None
+    if table.dialect == "bedrock" and secret is not None and is_key_pair(secret):
+        signing, secret = (secret, _region(name, table, places)), None
     return Upstream(
         name=name,
         model=table.model,
@@ -265,22 +275,45 @@ def _upstream(
         addresses=places,
         price=_price(table.price),
         heads={
-            (place.url, op): _head(table.dialect, place, op, secret)
+            (place.url, op): _head(table, place, op, secret)
             for place in places
             for op in ops
         },
+        signing=signing,
     )
 
 
-def _head(dialect: str, address: Address, op: Op, secret: str | None) -> bytes:
-    path, lines = upstream_path(address.prefix, op), b""
-    names = {"openai": "authorization: Bearer", "azure": "api-key:"}
-    if dialect == "anthropic":
-        path, lines = address.prefix + b"/messages", HEAD_LINES
+def _region(name: str, table: config.Upstream, places: tuple[Address, ...]) -> str:
+    """Raises: PermanentError: nothing says it."""
+    found = table.region or next(
+        filter(None, (region_of(p.host) for p in places)), None
+    )
+    if found is None:
+        raise PermanentError(
+            f'cannot sign requests of upstreams."{name}": its address names no region',
+            hint="add region",
+        )
+    return found
+
+
+def _head(
+    table: config.Upstream, address: Address, op: Op, secret: str | None
+) -> bytes:
+    """Write what no request changes; without a first line where that differs."""
+    dialect = DIALECTS.get(table.dialect)
+    if dialect is not None:
+        first, lines, name = b"", dialect.lines, dialect.credential
+    else:
+        azure = table.dialect == "azure"
+        path, lines = upstream_path(address.prefix, op), b""
+        name = "api-key:" if azure else "authorization: Bearer"
+        if azure and table.api_version is not None:
+            path += b"?api-version=" + table.api_version.encode()
+        first = b"POST %b HTTP/1.1\r\n" % path
     if secret:
-        lines += f"{names.get(dialect, 'x-api-key:')} {secret}\r\n".encode()
-    return b"POST %b HTTP/1.1\r\nhost: %b\r\n%baccept-encoding: identity\r\n" % (
-        path,
+        lines += f"{name} {secret}\r\n".encode()
+    return b"%bhost: %b\r\n%baccept-encoding: identity\r\n" % (
+        first,
         address.authority,
         lines,
     )

@@ -46,8 +46,10 @@ _DIALECTS: dict[str, config.Dialect] = {
     "openai": "openai",
     "azure-openai": "azure",
     "anthropic": "anthropic",
+    "gemini": "gemini",
+    "bedrock": "bedrock",
+    "cohere": "cohere",
 }
-"""What the gateway speaks; ``reconciler.checks`` refuses the others by name."""
 
 _CAPABILITIES: dict[str, tuple[config.Capability, ...]] = {
     "chat": ("chat", "completions"),
@@ -61,6 +63,7 @@ _PROVIDED: tuple[config.Capability, ...] = (
     "completions",
     "embeddings",
     "moderations",
+    "rerank",
 )
 """Of a provider; the gateway drops what a dialect has no words for."""
 
@@ -73,6 +76,7 @@ def render_environment(environment: Environment) -> bytes:
         workers=settings.workers,
         discovery=ADDRESSES,
         usage=USAGE,
+        store=config.Store(),
     )
     content = dump_table("gateway", listener).encode()
     if settings.local_key:
@@ -109,6 +113,8 @@ def render_provider(provider: Provider) -> bytes:
         capabilities=_PROVIDED,
         urls=(provider.spec.base_url,),
         credential=_credential(provider.spec.credentials),
+        region=provider.spec.region,
+        api_version=provider.spec.api_version,
     )
     return _table("upstreams", upstream_of(provider.ref), upstream)
 

@@ -83,7 +83,7 @@ Capability = Literal[
     "transcriptions",
     "translations",
 ]
-Dialect = Literal["openai", "azure", "anthropic"]
+Dialect = Literal["openai", "azure", "anthropic", "gemini", "bedrock", "cohere"]
 Strategy = Literal[
     "weighted", "least-load", "least-latency", "prefix-affinity", "sticky", "cost"
 ]
@@ -372,7 +372,12 @@ class Upstream(_Table):
 
     dialect: Dialect = "openai"
     """``azure`` is OpenAI's with Azure's way to name a key, for addresses that end
-    in ``/openai/v1``; ``anthropic`` translates chat into the Messages API."""
+    in ``/openai/v1`` or, with ``api_version``, in ``/openai/deployments/<name>``. The
+    others are translated."""
+    region: str | None = Field(default=None, pattern=r"^[a-z0-9-]+$")
+    """Of Bedrock, where the address does not say it."""
+    api_version: str | None = Field(default=None, pattern=r"^[a-z0-9.-]+$")
+    """Of Azure's older addresses."""
     model: str | None = Field(default=None, min_length=1)
     """The name it knows the model by; absent: the name the client wrote."""
     urls: tuple[BaseUrl, ...] = ()

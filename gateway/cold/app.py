@@ -13,13 +13,14 @@ from http import HTTPStatus
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from gateway.cold import batches, files, responses, uploads
+from gateway.cold import batches, counting, files, responses, uploads
 from gateway.cold.batch_run import BatchRunner
 from gateway.cold.jobs import Jobs, Trade
 from gateway.cold.relay import JSON, ColdRuntime
+from gateway.dialects.choose import error_for
 from gateway.documents import Kind
 from gateway.entry import NO_KEY, key_of, route_of
-from gateway.openai import BadRequest, error_body, model_body
+from gateway.openai import BadRequest, Client, model_body
 from gateway.snapshot import Key
 
 __all__ = ["ColdSide"]
@@ -38,7 +39,7 @@ class ColdSide:
             client_max_size=runtime.snapshot.listener.max_body.bytes,
         )
         app.router.add_get("/v1/models/{model:.+}", self._model)
-        for part in (uploads, files, batches, responses):
+        for part in (uploads, files, batches, responses, counting):
             part.add_routes(app, runtime)
         self._jobs: Jobs | None = None
         self._working: asyncio.Task[None] | None = None
@@ -88,19 +89,23 @@ class ColdSide:
         runtime = self._runtime
         key = key_of(runtime.snapshot, fields, now=runtime.wall())
         if key is None:
-            answer = _error(HTTPStatus.UNAUTHORIZED, NO_KEY)
+            answer = _error(request, HTTPStatus.UNAUTHORIZED, NO_KEY)
             answer.headers["www-authenticate"] = "Bearer"
             return _closing(answer)
         request["key"], request["fields"] = key, fields
         try:
             return _closing(await handler(request))
         except BadRequest as bad:
-            error = _error(bad.status, str(bad), code=bad.code, param=bad.param)
+            error = _error(
+                request, bad.status, str(bad), code=bad.code, param=bad.param
+            )
         except TimeoutError:
-            error = _error(HTTPStatus.REQUEST_TIMEOUT, "the body stopped coming")
+            error = _error(
+                request, HTTPStatus.REQUEST_TIMEOUT, "the body stopped coming"
+            )
         except web.HTTPException as found:
             message = f"{request.method} {request.path!r}: {found.reason.lower()}"
-            error = _error(HTTPStatus(found.status), message)
+            error = _error(request, HTTPStatus(found.status), message)
         return _closing(error)
 
     async def _model(self, request: web.Request) -> web.Response:
@@ -111,9 +116,15 @@ class ColdSide:
 
 
 def _error(
-    status: int, message: str, *, code: str | None = None, param: str | None = None
+    request: web.Request,
+    status: int,
+    message: str,
+    *,
+    code: str | None = None,
+    param: str | None = None,
 ) -> web.Response:
-    body = error_body(status, message, code=code, param=param)
+    client: Client = "anthropic" if request.path == counting.COUNT_TOKENS else "openai"
+    body = error_for(client, status, message, code=code, param=param)
     return web.Response(status=status, body=body, content_type=JSON)
 
 

@@ -101,7 +101,7 @@ class Uploads:
             body = await asyncio.to_thread(JsonBody, spool)
             what = request_of(op, b"", body.members)
             route = route_of(key, what.model, op)
-            if _passes(route, op):
+            if op not in route.gated and _passes(route, op):
                 if what.stream and not what.wants_usage:
                     body.ask_usage()
                 what = what._replace(source=body)

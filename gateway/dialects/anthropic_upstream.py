@@ -12,10 +12,17 @@ from typing import Any
 
 import orjson
 
-from gateway.dialects import Cutter, frame
+from gateway.dialects import Cutter, chat, frame
 from gateway.openai import BadRequest
 
-__all__ = ["HEAD_LINES", "AnthropicEvents", "answer", "request"]
+__all__ = [
+    "HEAD_LINES",
+    "AnthropicEvents",
+    "answer",
+    "count_answer",
+    "count_request",
+    "request",
+]
 
 HEAD_LINES = b"anthropic-version: 2023-06-01\r\n"
 _DEFAULT_MAX_TOKENS = 4096
@@ -52,14 +59,9 @@ def request(document: dict[str, Any], model: str) -> bytes:
 
 
 def _request(document: dict[str, Any], model: str) -> bytes:
-    for field in _UNSAID:
-        if document.get(field):
-            raise _cannot(field)
-    if document.get("n", 1) not in {None, 1}:
-        raise _cannot("n")
-    kind = document.get("response_format")
-    if isinstance(kind, dict) and kind.get("type") != "text":
-        raise _cannot("response_format")
+    chat.refuse(document, _UNSAID)
+    if chat.schema_of(document) is not None:
+        raise chat.cannot("response_format")
     system, messages = _messages(document.get("messages") or [])
     limit = document.get("max_completion_tokens") or document.get("max_tokens")
     out: dict[str, Any] = {
@@ -71,20 +73,33 @@ def _request(document: dict[str, Any], model: str) -> bytes:
     }
     if system:
         out["system"] = system
-    stop = document.get("stop")
-    if stop:
-        out["stop_sequences"] = [stop] if isinstance(stop, str) else stop
+    stops = chat.stops_of(document)
+    if stops:
+        out["stop_sequences"] = stops
     if isinstance(document.get("user"), str):
         out["metadata"] = {"user_id": document["user"]}
     return orjson.dumps(out)
 
 
-def _cannot(field: str) -> BadRequest:
-    return BadRequest(
-        f"cannot ask this model's provider for `{field}`",
-        param=field,
-        code="unsupported_parameter",
-    )
+def count_request(document: dict[str, Any], model: str) -> bytes:
+    """Write a request to count the tokens of a chat.
+
+    Raises:
+        BadRequest: it is not one of a chat.
+    """
+    if "messages" not in document:
+        raise chat.cannot("prompt")
+    asked = orjson.loads(request(document, model))
+    names = ("model", "messages", "system", "tools", "tool_choice")
+    return orjson.dumps({name: asked[name] for name in names if name in asked})
+
+
+def count_answer(body: bytes, status: int) -> bytes:
+    """Write a count as vLLM's tokenize does."""
+    if status >= 400:  # noqa: PLR2004  HTTP's
+        return answer(body, status)
+    count = orjson.loads(body)["input_tokens"]
+    return orjson.dumps({"count": count, "max_model_len": None, "tokens": []})
 
 
 def _tools(document: dict[str, Any]) -> dict[str, Any]:
@@ -122,7 +137,7 @@ def _messages(given: list[dict[str, Any]]) -> tuple[str, list[dict[str, Any]]]:
     for message in given:
         role = message.get("role")
         if role in {"system", "developer"}:
-            system.append(_text(message.get("content")))
+            system.append(chat.text_of(message.get("content")))
             continue
         blocks = list(_blocks(message))
         role = "assistant" if role == "assistant" else "user"
@@ -134,19 +149,13 @@ def _messages(given: list[dict[str, Any]]) -> tuple[str, list[dict[str, Any]]]:
     return "\n\n".join(system), out
 
 
-def _text(content: object) -> str:
-    if isinstance(content, list):
-        return "".join(part.get("text", "") for part in content)
-    return str(content or "")
-
-
 def _blocks(message: dict[str, Any]) -> Iterator[dict[str, Any]]:
     content = message.get("content")
     if message.get("role") == "tool":
         yield {
             "type": "tool_result",
             "tool_use_id": message.get("tool_call_id"),
-            "content": _text(content),
+            "content": chat.text_of(content),
         }
         return
     if isinstance(content, str) and content:
@@ -159,7 +168,7 @@ def _blocks(message: dict[str, Any]) -> Iterator[dict[str, Any]]:
             "type": "tool_use",
             "id": call.get("id"),
             "name": function.get("name"),
-            "input": _arguments(function.get("arguments")),
+            "input": chat.arguments_of(function.get("arguments")),
         }
 
 
@@ -169,24 +178,14 @@ def _part(part: dict[str, Any]) -> dict[str, Any]:
             return {"type": "text", "text": part.get("text", "")}
         case "image_url":
             url = part.get("image_url", {}).get("url", "")
-            head, comma, data = url.partition(",")
-            if comma and head.startswith("data:") and head.endswith(";base64"):
-                kind = head.removeprefix("data:").removesuffix(";base64")
+            given = chat.data_url(url)
+            source = {"type": "url", "url": url}
+            if given is not None:
+                kind, data = given
                 source = {"type": "base64", "media_type": kind, "data": data}
-            else:
-                source = {"type": "url", "url": url}
             return {"type": "image", "source": source}
         case kind:
-            raise _cannot(f"messages.content.{kind}")
-
-
-def _arguments(text: object) -> object:
-    try:
-        return orjson.loads(text or "{}") if isinstance(text, str) else {}
-    except orjson.JSONDecodeError as error:
-        raise BadRequest(
-            "cannot read a tool call's `arguments` as JSON", param="messages"
-        ) from error
+            raise chat.cannot(f"messages.content.{kind}")
 
 
 def answer(body: bytes, status: int) -> bytes:
@@ -199,60 +198,33 @@ def answer(body: bytes, status: int) -> bytes:
         return body
     if document.get("type") == "error" or status >= 400:  # noqa: PLR2004  HTTP's
         error = document.get("error") or {}
-        said = {"message": error.get("message"), "type": error.get("type")}
-        return orjson.dumps({"error": {**said, "param": None, "code": said["type"]}})
+        return orjson.dumps(chat.error(error.get("message"), error.get("type")))
     content = document.get("content") or []
     calls = [block for block in content if block.get("type") == "tool_use"]
     thought = "".join(b.get("thinking", "") for b in content)
     text = "".join(b.get("text", "") for b in content if b.get("type") == "text")
-    message: dict[str, Any] = {"role": "assistant", "content": text or None}
-    if thought:
-        message["reasoning_content"] = thought
-    if calls:
-        message["tool_calls"] = [
-            {
-                "id": call.get("id"),
-                "type": "function",
-                "function": {
-                    "name": call.get("name"),
-                    "arguments": orjson.dumps(call.get("input") or {}).decode(),
-                },
-            }
-            for call in calls
-        ]
-    return orjson.dumps(
-        {
-            "id": document.get("id"),
-            "object": "chat.completion",
-            "created": 0,
-            "model": document.get("model"),
-            "choices": [
-                {
-                    "index": 0,
-                    "message": message,
-                    "logprobs": None,
-                    "finish_reason": _FINISH.get(
-                        str(document.get("stop_reason")), "stop"
-                    ),
-                }
-            ],
-            "usage": _usage(document.get("usage") or {}),
-        }
+    return chat.completion(
+        name=document.get("id"),
+        model=document.get("model"),
+        text=text,
+        thought=thought,
+        calls=[
+            chat.call(c.get("id"), c.get("name"), c.get("input") or {}) for c in calls
+        ],
+        finish=_FINISH.get(str(document.get("stop_reason")), "stop"),
+        used=_usage(document.get("usage") or {}),
     )
 
 
-def _usage(usage: dict[str, Any]) -> dict[str, Any]:
-    cached = usage.get("cache_read_input_tokens") or 0
+def _usage(used: dict[str, Any]) -> dict[str, Any]:
+    cached = used.get("cache_read_input_tokens") or 0
     # Anthropic counts what was read from or written to the cache beside the rest.
-    prompt = (usage.get("input_tokens") or 0) + cached
-    prompt += usage.get("cache_creation_input_tokens") or 0
-    output = usage.get("output_tokens") or 0
-    return {
-        "prompt_tokens": prompt,
-        "completion_tokens": output,
-        "total_tokens": prompt + output,
-        "prompt_tokens_details": {"cached_tokens": cached},
-    }
+    prompt = (used.get("input_tokens") or 0) + cached
+    prompt += used.get("cache_creation_input_tokens") or 0
+    found: dict[str, Any] = chat.usage(
+        prompt, used.get("output_tokens") or 0, cached=cached
+    )
+    return found
 
 
 class AnthropicEvents:
@@ -322,16 +294,5 @@ class AnthropicEvents:
         self, delta: dict[str, Any] | None, *, finish: str | None = None
     ) -> bytes:
         """Write a chunk; without a delta the one that brings the usage."""
-        document: dict[str, Any] = {
-            "id": self._id,
-            "object": "chat.completion.chunk",
-            "created": 0,
-            "model": self._model,
-            "choices": [],
-        }
-        if delta is None:
-            document["usage"] = _usage(self._usage)
-        else:
-            choice = {"index": 0, "delta": delta, "finish_reason": finish}
-            document["choices"] = [choice]
-        return frame(document)
+        used = _usage(self._usage) if delta is None else None
+        return chat.chunk(self._id, self._model, delta, finish=finish, used=used)

@@ -9,16 +9,13 @@ import functools
 from collections.abc import Callable
 from typing import NamedTuple, TypeAlias
 
-from gateway.dialects import (
-    StreamTranslator,
-    anthropic_client,
-    anthropic_upstream,
-    responses_client,
-)
-from gateway.openai import Client, Request, error_body, upstream_body
-from gateway.snapshot import Target
+from gateway.dialects import StreamTranslator, anthropic_client, responses_client
+from gateway.dialects.registry import DIALECTS
+from gateway.dialects.sigv4 import sign
+from gateway.openai import BadRequest, Client, Request, error_body, upstream_body
+from gateway.snapshot import Choice, Target
 
-__all__ = ["Translation", "body_for", "error_for", "translation"]
+__all__ = ["Translation", "body_for", "error_for", "head_for", "translation"]
 
 Whole: TypeAlias = Callable[[bytes, int], bytes]
 
@@ -42,20 +39,45 @@ def body_for(request: Request, target: Target) -> bytes:
     Raises:
         BadRequest: the upstream's dialect cannot say it.
     """
-    if target.upstream.dialect == "anthropic":
-        model = target.model or request.model
-        return anthropic_upstream.request(request.document, model)
-    return upstream_body(request, target.model)
+    dialect = DIALECTS.get(target.upstream.dialect)
+    if dialect is None:
+        return upstream_body(request, target.model)
+    way = dialect.ways[request.op]
+    try:
+        return way.request(request.document, target.model or request.model)
+    except (AttributeError, KeyError, TypeError) as error:
+        raise BadRequest(
+            f"cannot read the body: it is not in the shape of a {request.op} request"
+        ) from error
+
+
+def head_for(request: Request, choice: Choice, body: bytes, *, now: float) -> bytes:
+    """Write the start of a head; ``now`` in seconds since the epoch."""
+    upstream = choice.target.upstream
+    head = upstream.heads[choice.address.url, request.op]
+    dialect = DIALECTS.get(upstream.dialect)
+    if dialect is None:
+        return head
+    model = choice.target.model or request.model
+    below = dialect.ways[request.op].target(model, stream=request.stream)
+    path = choice.address.prefix.decode() + below
+    line = b"POST %b HTTP/1.1\r\n%b" % (path.encode(), head)
+    if upstream.signing is None:
+        return line
+    secret, region = upstream.signing
+    host = choice.address.authority.decode()
+    return line + sign(secret, region=region, host=host, path=path, body=body, now=now)
 
 
 def translation(request: Request, target: Target) -> Translation:
     """Give fresh translators for one answer."""
-    foreign = target.upstream.dialect == "anthropic"
-    if not foreign and request.client == "openai":
+    dialect = DIALECTS.get(target.upstream.dialect)
+    if dialect is None and request.client == "openai":
         return PLAIN
+    way = None if dialect is None else dialect.ways[request.op]
     return Translation(
-        anthropic_upstream.answer if foreign else None,
-        anthropic_upstream.AnthropicEvents() if foreign else None,
+        None if way is None else way.answer,
+        None if way is None or way.events is None else way.events(),
         *_outward(request),
         request.client,
     )

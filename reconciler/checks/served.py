@@ -1,7 +1,7 @@
-"""What may be written and what the gateway serves are not yet the same.
+"""What may be written must be what the gateway can serve.
 
 Pure; ``check`` calls it. A field that would be accepted and then do nothing is
-refused by its name: whoever names a provider must not believe that it answers.
+refused by its name: whoever names a judge must not believe that it judges.
 """
 
 from __future__ import annotations
@@ -14,22 +14,12 @@ from schemas.route import Provider, Route
 
 __all__ = ["check_served"]
 
-_DIALECTS = {"openai", "azure-openai", "anthropic"}
 _MODERATES = {"openai", "azure-openai"}
 
 
 def check_served(whole: Whole) -> Iterator[Problem]:
     for route in whole.each(Route):
         yield from _judges(whole, route)
-    for provider in whole.each(Provider):
-        dialect = provider.spec.dialect
-        if dialect not in _DIALECTS:
-            yield whole.problem(
-                provider,
-                "spec.dialect",
-                f"cannot speak {dialect!r}: the gateway does not know it yet",
-                f"one of {', '.join(sorted(_DIALECTS))}",
-            )
 
 
 def _judges(whole: Whole, route: Route) -> Iterator[Problem]:

@@ -174,6 +174,37 @@ async def test_errors_are_in_the_guests_shape(
             await stream.get_final_message()
 
 
+async def test_tokens_are_counted_by_who_would_answer(
+    start: Start, upstream: MockUpstream
+) -> None:
+    config = config_for(upstream)
+    table = config.upstreams["team/u0"]
+    engine = table.model_copy(update={"capabilities": ("chat", "tokenize")})
+    gateway = await start(config.model_copy(update={"upstreams": {"team/u0": engine}}))
+    ask = {name: value for name, value in ASK.items() if name != "max_tokens"}
+    upstream.script.append(respond(200, {"count": 12, "tokens": []}))
+    counted = await guest(gateway).messages.count_tokens(**ask)
+    assert counted.input_tokens == 12
+    assert upstream.asked[0].path == "/tokenize"
+    assert upstream.asked[0].body["messages"][0]["role"] == "system"
+    theirs = table.model_copy(update={"dialect": "anthropic"})
+    gateway = await start(config.model_copy(update={"upstreams": {"team/u0": theirs}}))
+    upstream.script.append(respond(200, {"input_tokens": 14}))
+    counted = await guest(gateway).messages.count_tokens(**ask, tools=[TOOL])
+    assert counted.input_tokens == 14
+    assert upstream.asked[1].path == "/v1/messages/count_tokens"
+    assert set(upstream.asked[1].body) == {
+        "model",
+        "messages",
+        "system",
+        "tools",
+        "tool_choice",
+    }
+    gateway = await start(config_for(upstream))
+    with pytest.raises(anthropic.BadRequestError, match="not served for tokenize"):
+        await guest(gateway).messages.count_tokens(**ask)
+
+
 # An upstream that speaks Anthropic's.
 
 MESSAGE = {
