@@ -7,6 +7,7 @@ holds up nothing; what is told was masked by whoever said it.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
@@ -20,6 +21,8 @@ from schemas.objects import Credential
 __all__ = ["Notifier"]
 
 _log = structlog.get_logger("notify")
+# It logs URLs that it cannot read, and those hold passwords.
+logging.getLogger("apprise").disabled = True
 _TIMEOUT_S = 20.0
 _LONGEST = 1500
 """Characters; chats cut what is longer."""
@@ -46,13 +49,12 @@ class Notifier:
         await asyncio.gather(*waiting)
 
     async def _tell(self, channel: Notification, event: str, text: str) -> None:
+        title = f"bud {self.environment}: {event}"
         try:
-            sender = apprise.Apprise()
-            known = sender.add(self.read(channel.spec.to))
+            url = self.read(channel.spec.to)
             async with asyncio.timeout(_TIMEOUT_S):
                 # In a thread: Apprise speaks HTTP and SMTP without asyncio.
-                title = f"bud {self.environment}: {event}"
-                sent = known and await asyncio.to_thread(_send, sender, title, text)
+                sent = await asyncio.to_thread(_send, url, title, text)
         except (FoundryError, TimeoutError) as error:
             sent = False
             _log.warning(
@@ -62,6 +64,8 @@ class Notifier:
             _log.warning("not told", channel=str(channel.ref), what=event)
 
 
-def _send(sender: apprise.Apprise, title: str, text: str) -> bool:
-    plain = apprise.NotifyFormat.TEXT
-    return bool(sender.notify(body=text, title=title, body_format=plain))
+def _send(url: str, title: str, text: str) -> bool:
+    plain, sender = apprise.NotifyFormat.TEXT, apprise.Apprise()
+    return sender.add(url) and bool(
+        sender.notify(body=text, title=title, body_format=plain)
+    )

@@ -12,6 +12,7 @@ import hashlib
 import os
 import random
 import shutil
+import tempfile
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -236,7 +237,8 @@ class RemoteBranch:
             ) from error
 
     def _forget_old(self) -> None:
-        trees = sorted(self._trees.iterdir(), key=lambda path: path.stat().st_mtime)
+        whole = [path for path in self._trees.iterdir() if path.name[0] != "."]
+        trees = sorted(whole, key=lambda path: path.stat().st_mtime)
         for old in trees[:-_KEPT_TREES]:
             if old.is_dir():
                 shutil.rmtree(old, ignore_errors=True)
@@ -244,13 +246,14 @@ class RemoteBranch:
 
 async def lay_out(mirror: Path, tree: str, root: Path) -> None:
     """Write the files of a commit or tree below ``root``, whole or not at all."""
-    parts = root.with_name(f"{root.name}.part")
-    shutil.rmtree(parts, ignore_errors=True)
-    parts.mkdir(parents=True)
-    index = parts.with_suffix(".index")
-    # Two trees may be laid out at once: each has an index of its own.
-    at = f"--work-tree={parts}"
-    await git(at, "read-tree", tree, cwd=mirror, index=index)
-    await git(at, "checkout-index", "--all", cwd=mirror, index=index)
-    index.unlink(missing_ok=True)
-    parts.rename(root)
+    root.parent.mkdir(parents=True, exist_ok=True)
+    # Names of its own: the same tree may be laid out twice at once, and a run that
+    # was cancelled leaves its part behind.
+    with tempfile.TemporaryDirectory(dir=root.parent, prefix=".part-") as folder:
+        parts, index = Path(folder) / "tree", Path(folder) / "index"
+        parts.mkdir()
+        at = f"--work-tree={parts}"
+        await git(at, "read-tree", tree, cwd=mirror, index=index)
+        await git(at, "checkout-index", "--all", cwd=mirror, index=index)
+        if not root.is_dir():
+            parts.rename(root)

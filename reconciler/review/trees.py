@@ -97,6 +97,6 @@ class Trees:
         return root
 
     def _forget_old(self, keep: Path) -> None:
-        there = [p for p in self._trees.iterdir() if p.is_dir() and p != keep]
+        there = [p for p in self._trees.iterdir() if p.name[0] != "." and p != keep]
         for old in sorted(there, key=lambda p: p.stat().st_mtime)[: 1 - _KEPT]:
             shutil.rmtree(old, ignore_errors=True)

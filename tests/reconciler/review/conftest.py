@@ -35,7 +35,7 @@ from reconciler.review.service import reviewing
 from reconciler.review.trees import Trees
 from reconciler.secrecy import Mask
 from reconciler.source import RemoteBranch
-from reconciler.store import open_store
+from reconciler.store import Store, open_store
 from reconciler.targets.memory import MemoryTarget
 from reconciler.values import Commit
 from schemas.catalog import catalog
@@ -310,15 +310,19 @@ async def house(
             stop = asyncio.Event()
             run = asyncio.ensure_future(daemon.run(stop))
             try:
-                await made.until(
-                    "the first state", lambda: "one" in str(targets["local"].objects)
-                )
+                await made.until("the first state", lambda: settled(daemon, store))
                 yield made
             finally:
                 stop.set()
                 await run
         else:
             yield made
+
+
+def settled(daemon: Daemon, store: Store) -> bool:
+    """Nothing of the first state is left to do: a plan made now stays the plan."""
+    made, runs = daemon.progress.plan, store.runs(limit=1)
+    return bool(runs and runs[0].ended_at and made and made.empty)
 
 
 @pytest_asyncio.fixture
