@@ -274,7 +274,7 @@ async def house(
         journal = stack.enter_context(store.lead("daemon@test"))
         daemon = Daemon(
             pipeline,
-            RemoteBranch(remote, "main", tmp_path / "source", poll_s=0.2),
+            RemoteBranch(remote, "main", tmp_path / "source", poll_s=3),
             journal,
             actor="daemon@test",
             metrics=Metrics(),
