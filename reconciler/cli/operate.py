@@ -1,4 +1,4 @@
-"""Verbs about what is and what will be: plan, apply, status, why, tree, drift,
+"""Verbs about what is and what will be: plan, apply, status, why, tree, drift, diff,
 suspend, resume, rollback."""
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
+from textwrap import indent
 from typing import Any
 
 import click
@@ -22,6 +23,7 @@ from reconciler.pipeline import Prepared
 from reconciler.plan import Plan
 from reconciler.proposal import propose
 from reconciler.render import resolve_ref
+from reconciler.review.changes import diff_of
 from reconciler.review.offline import document_here
 from reconciler.rollback import revisions_before
 from reconciler.source import Tree
@@ -277,6 +279,26 @@ def drift(context: Context) -> int:
 
 
 @click.command()
+@click.argument("name", metavar="[OBJECT]", required=False)
+@pass_context
+def diff(context: Context, name: str | None) -> int:
+    """Show line by line what apply would change; exit 3 if anything."""
+    wanted = _ref(name) if name else None
+    with context.foundry() as foundry:
+        _, prepared = _prepare(context, foundry)
+        mask = foundry.pipeline.mask
+    strayed = {item.key: item.detail for item in prepared.plan.drift}
+    found = {
+        str(step.key): mask(diff_of(step) or strayed.get(step.key, step.reason))
+        for step in prepared.plan.steps
+        if wanted in (None, step.key.ref)
+    }
+    text = "\n".join(f"{key}\n{indent(said, '  ')}" for key, said in found.items())
+    context.show(found, text or "nothing to change")
+    return CHANGES_PENDING if found else 0
+
+
+@click.command()
 @click.argument("name", metavar="OBJECT")
 @click.option("--reason", required=True, help="Read by everybody who asks why.")
 @click.option(
@@ -380,4 +402,4 @@ def _ref(name: str) -> Ref:
         raise click.BadParameter(str(error), param_hint="OBJECT") from error
 
 
-COMMANDS = [plan, apply, status, why, tree, drift, suspend, resume, rollback]
+COMMANDS = [plan, apply, status, why, tree, drift, diff, suspend, resume, rollback]

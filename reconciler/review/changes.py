@@ -17,7 +17,7 @@ from reconciler.plan import Plan, Step
 from reconciler.values import Key, Live
 from schemas.objects import Ref
 
-__all__ = ["changes_of", "rollout_of", "routes_of"]
+__all__ = ["changes_of", "diff_of", "rollout_of", "routes_of"]
 
 Data = dict[str, Any]
 
@@ -57,7 +57,7 @@ def changes_of(
                 "before": before,
                 "after": None if action == "delete" else after,
                 "slo": _slo_moved(before, None if action == "delete" else after),
-                "diffs": [mask(text) for text in map(_diff, some) if text],
+                "diffs": [mask(text) for text in map(diff_of, some) if text],
                 "writers": sorted(
                     {live.writer for s in some if (live := observed.get(s.key)) and live.writer}
                 ),
@@ -83,7 +83,8 @@ def _slo_moved(before: Data | None, after: Data | None) -> Data:
     return {"before": was, "after": now, "worse": worse}
 
 
-def _diff(step: Step) -> str:
+def diff_of(step: Step) -> str:
+    """What was applied against what is planned, line by line; empty for a correction."""
     was = step.owned.unit.content if step.owned else b""
     now = step.change.unit.content if step.change.unit else b""
     if was == now:

@@ -124,7 +124,8 @@ def test_plan_is_one_document_in_three_forms_and_exits_3(bud: Bud) -> None:
     assert {text.code, markdown.code, document.code} == {3}
     assert document.data["digest"][:12] in text.out
     assert document.data["digest"] in markdown.out
-    assert document.data == bud("--json", "plan").data
+    again = bud("--json", "plan").data
+    assert document.data == again | {"madeAt": document.data["madeAt"]}
     assert len(document.data["steps"]) > 5
 
 
@@ -134,6 +135,21 @@ def test_applying_a_plan_that_nobody_made_is_refused(bud: Bud) -> None:
 
     assert said.code == 1
     assert "no such plan is kept here" in said.err
+
+
+def test_diff_shows_line_by_line_what_would_change(bud: Bud) -> None:
+    bud("resolve")
+
+    every, one = bud("--json", "diff"), bud("diff", "Endpoint/gemma")
+
+    assert every.code == one.code == 3
+    assert every.data.keys() == {
+        step["key"] for step in bud("--json", "plan").data["steps"]
+    }
+    assert "local:Endpoint/default/gemma\n" in one.out
+    assert "+++ local:Endpoint/default/gemma as planned" in one.out
+    assert "Route" not in one.out
+    assert bud("diff", "Endpoint/nobody").out == "nothing to change\n"
 
 
 def test_why_of_nothing_says_where_to_look(bud: Bud) -> None:
