@@ -9,7 +9,7 @@ nothing of it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -63,8 +63,15 @@ class Gated(Call):
 class Gate:
     """All gated requests of one worker."""
 
-    def __init__(self, judge: Judge, cache: Cache, neighbours: Neighbours) -> None:
+    def __init__(
+        self,
+        judge: Judge,
+        cache: Cache,
+        neighbours: Neighbours,
+        start: Callable[[Exchange], None],
+    ) -> None:
         self._judge, self._cache, self._neighbours = judge, cache, neighbours
+        self._start = start
         self.tasks: set[asyncio.Task[None]] = set()
 
     def begin(self, gated: Gated) -> None:
@@ -116,7 +123,7 @@ class Gate:
                 exchange.serve(kept.kind, kept.body, b"x-bud-cache: hit\r\n")
                 return
         if not exchange.over:
-            exchange.start()
+            self._start(exchange)
 
     async def _look_at_request(
         self, passage: _Passage, guards: Sequence[Guard]

@@ -16,10 +16,12 @@ from schemas.units import Duration
 __all__ = [
     "Caching",
     "Guard",
+    "Shadow",
     "caching_of",
     "gated_of",
     "guard_of",
     "services_of",
+    "shadow_of",
 ]
 
 # A check must not take longer than whoever waits for it has patience.
@@ -70,6 +72,13 @@ class Guard(NamedTuple):
     """What could not be checked may pass."""
 
 
+class Shadow(NamedTuple):
+    """Who else is asked."""
+
+    service: str
+    share: float
+
+
 class Caching(NamedTuple):
     """How a route keeps answers."""
 
@@ -103,9 +112,15 @@ def caching_of(table: config.Cache | None) -> Caching | None:
     return Caching(table.ttl.seconds, table.similarity, table.embeddings)
 
 
+def shadow_of(name: str, table: config.Route) -> Shadow | None:
+    if table.shadow is None:
+        return None
+    return Shadow(f"{name}.shadow", table.shadow.percent / 100)
+
+
 def services_of(given: config.GatewayConfig) -> Iterator[tuple[str, config.Route]]:
-    """Give a route of our own to each upstream that judges or embeds texts."""
-    for route in given.routes.values():
+    """Give a route of our own to each upstream that judges, embeds or is a shadow."""
+    for route_name, route in given.routes.items():
         for _, name, _ in route.services:
             yield (
                 name,
@@ -113,6 +128,18 @@ def services_of(given: config.GatewayConfig) -> Iterator[tuple[str, config.Route
                     models=("any",),
                     targets=(config.Target(upstream=name),),
                     timeouts=config.Timeouts(total=_SERVICE_TOTAL),
+                    hold=_SERVICE_HOLD,
+                ),
+            )
+        shadow = shadow_of(route_name, route)
+        if shadow is not None and route.shadow is not None:
+            yield (
+                shadow.service,
+                config.Route(
+                    models=("any",),
+                    targets=(config.Target(upstream=route.shadow.upstream),),
+                    timeouts=route.timeouts,
+                    attempts=1,
                     hold=_SERVICE_HOLD,
                 ),
             )

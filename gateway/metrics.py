@@ -77,6 +77,9 @@ FAMILIES = {
     "bud_gateway_cache_total": Family(
         "Questions that were looked for in the cache", ("route", "outcome")
     ),
+    "bud_gateway_shadow_skipped_total": Family(
+        "Requests that a slow shadow was spared", ("route",)
+    ),
     "bud_gateway_records_dropped_total": Family(
         "Records of requests that a full disk had no room for"
     ),

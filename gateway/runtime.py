@@ -12,6 +12,7 @@ import random
 import ssl
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from http import HTTPStatus
 from pathlib import Path
@@ -29,6 +30,7 @@ from gateway.edge import Downstream
 from gateway.entry import request_id_of, route_of, trace_lines
 from gateway.exchange import Exchange
 from gateway.gate import Gate, Gated
+from gateway.gating import Shadow
 from gateway.health import Health, Reported, RetryBudget
 from gateway.inspector import Inspector
 from gateway.judge import Judge
@@ -53,6 +55,8 @@ _IDLE_UPSTREAM_S = 60.0
 """Below the 75 s after which common servers close an idle connection."""
 _ANY_MODEL = "omni-moderation-latest"
 """For an upstream that names no model itself: what OpenAI calls its newest."""
+_MIRRORS = 256
+"""Shadows that one worker talks to at once: one that is slow must not pile up."""
 _SWEEPS_A_LEASE = 8
 """A slice that nothing needed for 2 s goes back to where others can have it."""
 
@@ -84,6 +88,7 @@ class Worker:
         self._waiting: dict[Exchange, asyncio.TimerHandle | None] = {}
         self._admission = Admission(tell, self._begin)
         self._recorder = Recorder(*spool) if spool is not None else None
+        self._mirrors: set[asyncio.Task[None]] = set()
         self._sweeps = 0
         self._tls = ssl.create_default_context()
         self.store = store
@@ -94,6 +99,7 @@ class Worker:
             Judge(self._inspector, self._ask, self.metrics),
             MemoryCache(memory) if self._shared is None else SharedCache(self._shared),
             Neighbours(self._ask),
+            self._start,
         )
         self._cold = ColdSide(self)
         self._id_prefix = os.urandom(8).hex().encode()
@@ -222,7 +228,14 @@ class Worker:
         if isinstance(exchange.client, Gated):
             self._gate.begin(exchange.client)
         else:
-            exchange.start()
+            self._start(exchange)
+
+    def _start(self, exchange: Exchange) -> None:
+        """Ask, whatever stood before it having let it pass."""
+        shadow = exchange.route.shadow
+        if shadow is not None and self.random() < shadow.share:
+            self._mirror(exchange, shadow)
+        exchange.start()
 
     def joined(self, connection: Downstream) -> bool:
         if len(self._connections) >= self.snapshot.listener.max_connections:
@@ -261,6 +274,29 @@ class Worker:
 
     def wake_jobs(self) -> None:
         self._cold.wake_jobs()
+
+    def _mirror(self, exchange: Exchange, shadow: Shadow) -> None:
+        """Ask somebody else the same, for nobody to see."""
+        route = self.snapshot.services.get(shadow.service)
+        request, key = exchange.request, exchange.key
+        if route is None or request.source is not None or request.op not in route.ops:
+            return
+        if len(self._mirrors) >= _MIRRORS:
+            self.metrics.add("bud_gateway_shadow_skipped_total", exchange.route.name)
+            return
+        project = key.name.partition("/")[0]
+        payer = replace(key, name=f"{project}/shadow", limiters=())
+        # Its guardrails change the words of a request in place.
+        copy = request._replace(document=orjson.loads(request.raw))
+        task = self._loop.create_task(self._listen(self._call(payer, route, copy, {})))
+        self._mirrors.add(task)
+        task.add_done_callback(self._mirrors.discard)
+
+    async def _listen(self, call: Call) -> None:
+        with suppress(Broken):
+            await call.reply()
+            async for _ in call.body():
+                pass
 
     async def _ask(
         self, exchange: Exchange, upstream: str, op: Op, document: dict[str, Any]

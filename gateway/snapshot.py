@@ -18,7 +18,16 @@ import schemas.gateway as config
 from gateway.accounts import Price
 from gateway.dialects.registry import DIALECTS
 from gateway.dialects.sigv4 import is_key_pair, region_of
-from gateway.gating import Caching, Guard, caching_of, gated_of, guard_of, services_of
+from gateway.gating import (
+    Caching,
+    Guard,
+    Shadow,
+    caching_of,
+    gated_of,
+    guard_of,
+    services_of,
+    shadow_of,
+)
 from gateway.limits import NANO, Kind, Limiter
 from gateway.openai import Op, models_body, upstream_path
 from schemas.errors import PermanentError
@@ -127,6 +136,7 @@ class Route:
     """The highest of its targets: what is reserved."""
     guards: tuple[Guard, ...] = ()
     caching: Caching | None = None
+    shadow: Shadow | None = None
     gated: frozenset[Op] = frozenset()
     """What is looked at, or kept, on its way."""
 
@@ -374,6 +384,7 @@ def _route(
         limiters=_limiters(f"route {name}", table.limits),
         guards=tuple(guard_of(rail) for rail in table.guardrails),
         caching=caching_of(table.cache),
+        shadow=shadow_of(name, table),
         gated=ops & gated_of(table),
         price=Price(*(max(column) for column in zip(*prices, strict=True))),
         timeouts=Timeouts(

@@ -151,6 +151,7 @@ def render_route(route: Route, routes: Mapping[Ref, Route]) -> bytes:
         limits=_limits(spec.limits),
         cache=_cache(route),
         guardrails=tuple(_guardrails(route)),
+        shadow=_shadow(route),
         timeouts=config.Timeouts(
             connect=spec.timeouts.connect,
             first=spec.timeouts.first_token,
@@ -240,6 +241,14 @@ def _cache(route: Route) -> config.Cache | None:
         similarity=cache.similarity_percent / 100,
         embeddings=embeddings,
     )
+
+
+def _shadow(route: Route) -> config.Shadow | None:
+    shadow = route.spec.shadow
+    if shadow is None:
+        return None
+    ref = Ref("Endpoint", route.metadata.project, shadow.endpoint)
+    return config.Shadow(upstream=upstream_of(ref), percent=shadow.percent)
 
 
 def _guardrails(route: Route) -> Iterator[config.Guardrail]:

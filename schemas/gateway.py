@@ -45,6 +45,7 @@ __all__ = [
     "Project",
     "Ref",
     "Route",
+    "Shadow",
     "Shared",
     "Store",
     "Target",
@@ -403,6 +404,14 @@ class Target(_Table):
     """Tier: 0 is tried first; a fallback chain is one tier after another."""
 
 
+class Shadow(_Table):
+    """A share of a route's requests is also asked of somebody else, whose answer
+    nobody sees; at the cost of its project, and limited by nothing else."""
+
+    upstream: Ref
+    percent: int = Field(default=10, ge=1, le=100)
+
+
 class Route(_Table):
     """Public model names, and what may answer for them."""
 
@@ -420,6 +429,7 @@ class Route(_Table):
     limits: Limits = Limits()
     cache: Cache | None = None
     guardrails: tuple[Guardrail, ...] = ()
+    shadow: Shadow | None = None
     timeouts: Timeouts | None = None
     """Absent: those of the listener."""
 
@@ -486,6 +496,11 @@ class GatewayConfig(_Table):
                         f'routes."{name}".targets: cannot find the upstream '
                         f"{target.upstream!r}"
                     )
+            if route.shadow and route.shadow.upstream not in self.upstreams:
+                yield (
+                    f'routes."{name}".shadow: cannot find the upstream '
+                    f"{route.shadow.upstream!r}"
+                )
             for field, service, capability in route.services:
                 if service not in self.upstreams:
                     yield (

@@ -131,6 +131,13 @@ class Canary(Strict):
     max_error_percent: Annotated[float, Field(ge=0, le=100)] = 1.0
 
 
+class Shadow(Strict):
+    """A share of the traffic is also asked of somebody whose answer nobody sees."""
+
+    endpoint: Annotated[Name, Refers("Endpoint")]
+    percent: Annotated[int, Field(ge=1, le=100)] = 10
+
+
 class RouteSpec(Strict):
     models: Annotated[tuple[PublicName, ...], Field(min_length=1)]
     targets: Annotated[tuple[RouteTarget, ...], Field(min_length=1)]
@@ -144,6 +151,7 @@ class RouteSpec(Strict):
     cache: Cache | None = None
     guardrails: tuple[Guardrail, ...] = ()
     canary: Canary | None = None
+    shadow: Shadow | None = None
 
     @model_validator(mode="after")
     def _sane_weights(self) -> Self:

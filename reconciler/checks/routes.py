@@ -112,6 +112,8 @@ def _targets_do_one_task(whole: Whole, route: Route) -> Iterator[Problem]:
     ]
     if spec.canary is not None:
         named.append(("spec.canary.endpoint", spec.canary.endpoint))
+    if spec.shadow is not None:
+        named.append(("spec.shadow.endpoint", spec.shadow.endpoint))
     first: tuple[str, bool] | None = None
     for path, name in named:
         embeds = None if name is None else _embeds(whole, route, name)

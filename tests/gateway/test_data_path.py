@@ -8,7 +8,7 @@ from typing import Any
 import openai
 import pytest
 
-from schemas.gateway import Key, hash_key
+from schemas.gateway import GatewayConfig, Key, Shadow, Upstream, hash_key
 from schemas.units import Duration
 from tests.gateway.wire import (
     Gateway,
@@ -293,3 +293,34 @@ async def test_a_request_id_and_a_trace_go_through(
     assert "bearer" not in asked.headers.get("authorization", "")
     raw = await gateway.client().chat.completions.with_raw_response.create(**ASK)
     assert raw.headers["x-request-id"].startswith("req-")
+
+
+async def test_a_shadow_is_asked_the_same_and_its_answer_seen_by_nobody(
+    start: Start, upstream: MockUpstream, spare: MockUpstream
+) -> None:
+    config = config_for(upstream)
+    table = config.routes["team/chat"].model_copy(
+        update={"shadow": Shadow(upstream="team/new", percent=100)}
+    )
+    new = Upstream(urls=(spare.url,), model="newcomer")
+    config = GatewayConfig(
+        gateway=config.gateway,
+        keys=config.keys,
+        upstreams={**config.upstreams, "team/new": new},
+        routes={"team/chat": table},
+    )
+    spare.always = respond(500, {"error": {"message": "not ready"}})
+    gateway = await start(config)
+    messages = [{"role": "user", "content": "both of you"}]
+    for _ in range(3):
+        answer = await gateway.client().chat.completions.create(
+            model="smol",
+            messages=messages,  # type: ignore[arg-type]
+        )
+        assert answer.choices[0].message.content == "hello"
+    async with asyncio.timeout(30):
+        while len(spare.asked) < 3:
+            await asyncio.sleep(0.02)
+    assert {asked.body["model"] for asked in spare.asked} == {"newcomer"}
+    assert spare.asked[0].body["messages"] == messages
+    assert len(upstream.asked) == 3
