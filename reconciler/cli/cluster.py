@@ -1,10 +1,11 @@
-"""Verbs about clusters that bud makes: status, upgrade, kubeconfig."""
+"""Verbs about clusters: status, upgrade, kubeconfig, inventory, drain."""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
@@ -14,18 +15,23 @@ import yaml
 from reconciler.cli.context import Context, pass_context
 from reconciler.clusters import Maker
 from reconciler.daemon_http import ask_daemon
+from reconciler.drain import cordon
+from reconciler.drain import drain as drain_nodes
 from reconciler.foundry import files_of, home_of, makers_of
+from reconciler.hardware import hardware
 from reconciler.load import load
 from reconciler.overlay import overlay
 from reconciler.render import maker_of, render_made
 from reconciler.secrets import read_credential
 from reconciler.targets.base import Previewing
 from reconciler.targets.kubernetes import Client
+from reconciler.targets.kubernetes.manifests import Json
 from reconciler.values import Action, Change, Commit, Health, Key, Live, Presence, Unit
 from schemas.catalog import catalog
 from schemas.cluster import Cluster
 from schemas.errors import FoundryError, PermanentError, TemporaryError
-from schemas.objects import DEFAULT_PROJECT, Ref
+from schemas.objects import DEFAULT_PROJECT, Credential, Ref
+from schemas.units import Duration
 
 __all__ = ["COMMANDS"]
 
@@ -190,6 +196,93 @@ def kubeconfig(context: Context, name: str, project: str) -> None:
     context.show(config, yaml.safe_dump(config, sort_keys=False).rstrip())
 
 
+@cluster.command()
+@click.argument("name")
+@project_option
+@pass_context
+def inventory(context: Context, name: str, project: str) -> None:
+    """Show what the nodes of a cluster really have, as nodePools for its file."""
+    nodes, pods = asyncio.run(_nodes(context, Ref("Cluster", project, name)))
+    found = hardware(nodes, pods, catalog())
+    lines = [yaml.safe_dump({"nodePools": [m.spec() for m in found]}, sort_keys=False)]
+    for each in found:
+        free = ", ".join(f"{n} {name}" for name, n in each.free.items()) or "no device"
+        said = [*each.fabrics, *(f"{n} x {s}" for s, n in each.slices.items())]
+        lines.append(f"# {each.pool}: {free} free" + "".join(f"; {s}" for s in said))
+        if each.trouble:
+            lines.append(f"# {each.pool}: {each.trouble}")
+    context.show([asdict(each) for each in found], "\n".join(lines))
+
+
+@cluster.command()
+@click.argument("name")
+@click.option("--pool", help="Every node of a pool.")
+@click.option("--node", "named", multiple=True, help="One node; may be repeated.")
+@click.option("--timeout", "limit", default="15m", show_default=True)
+@click.option("--undo", is_flag=True, help="Let the nodes take work again.")
+@project_option
+@pass_context
+def drain(
+    context: Context,
+    name: str,
+    project: str,
+    pool: str | None,
+    named: tuple[str, ...],
+    limit: str,
+    undo: bool,  # noqa: FBT001
+) -> None:
+    """Let nodes go of what runs on them, within disruption budgets."""
+    if (pool is None) == (not named):
+        raise click.UsageError("say which nodes: --pool, or --node")
+    timeout_s = Duration(limit).seconds
+
+    async def work() -> list[str]:
+        async with await _client(context, Ref("Cluster", project, name)) as client:
+            nodes, _ = await client.list("/api/v1/nodes")
+            found = [
+                each
+                for machines in hardware(nodes, (), catalog())
+                for each in machines.nodes
+                if machines.pool == pool or each in named
+            ]
+            if not found or set(named) - set(found):
+                missing = ", ".join(sorted(set(named) - set(found))) or f"pool {pool}"
+                raise PermanentError(f"cannot find {missing} in cluster {name}")
+            if undo:
+                await cordon(client, found, on=False)
+            else:
+                tell = partial(click.echo, err=True)
+                await drain_nodes(client, found, tell, timeout_s=timeout_s)
+            return found
+
+    done = asyncio.run(work())
+    said = "take work again" if undo else "are drained"
+    context.show({"nodes": done}, f"{', '.join(done)} {said}")
+
+
+async def _nodes(context: Context, ref: Ref) -> tuple[list[Json], list[Json]]:
+    async with await _client(context, ref) as client:
+        nodes, _ = await client.list("/api/v1/nodes")
+        pods, _ = await client.list("/api/v1/pods")
+        return nodes, pods
+
+
+async def _client(context: Context, ref: Ref) -> Client:
+    desired = overlay(load(context.repo, _UNNAMED), context.environment)
+    item = desired.objects.get(ref)
+    if not isinstance(item, Cluster) or item.spec.provider == "local":
+        raise PermanentError(f"cannot find a cluster {ref.name!r} with nodes to ask")
+    if (name := maker_of(item)) is None:
+        assert item.spec.credentials is not None, "the schema asks for its kubeconfig"
+        text = await asyncio.to_thread(_reader(context), item.spec.credentials)
+        return Client(_constant(yaml.safe_load(text)))
+    maker: Maker = _makers(context)[name]()
+    found = await maker.kubeconfig(item)
+    if found is None:
+        raise TemporaryError(f"cannot reach {item.ref}: it is not made yet")
+    return Client(_constant(found), token=partial(maker.token, item))
+
+
 def _declared(context: Context) -> Mapping[Ref, Cluster]:
     desired = overlay(load(context.repo, _UNNAMED), context.environment)
     return {
@@ -217,9 +310,13 @@ def _place(context: Context) -> tuple[Any, str, str | None]:
 
 def _makers(context: Context) -> Mapping[str, Any]:
     home = home_of(*_place(context))
+    return makers_of(home, context.environment, _reader(context))
+
+
+def _reader(context: Context) -> Callable[[Credential], str]:
+    home = home_of(*_place(context))
     files = files_of(context.repo, context.environment, home)
-    read = partial(read_credential, files=files)
-    return makers_of(home, context.environment, read)
+    return partial(read_credential, files=files)
 
 
 COMMANDS = [cluster]
