@@ -118,6 +118,12 @@ class Constraints(Strict):
     max_replicas: Positive | None = None
     gpus: tuple[str, ...] = Field(default=(), description="GPU types that may be used")
     node_pools: tuple[Name, ...] = ()
+    regions: tuple[str, ...] = Field(
+        default=(), description="of the clusters that a placement selects"
+    )
+    precisions: tuple[Literal["bf16", "fp16", "fp8"], ...] = Field(
+        default=(), description="that weights may be turned into, beside the model's"
+    )
     spot: bool = Field(default=False, description="spot machines may be used")
     max_cost_per_month: Money | None = None
 
@@ -195,6 +201,11 @@ class EndpointSpec(Strict):
             raise ValueError(
                 f"context {self.context} is shorter than the workload's own "
                 f"{self.workload.input_tokens} + {self.workload.output_tokens} tokens"
+            )
+        if self.precision is not None and self.optimizer.constraints.precisions:
+            raise ValueError(
+                f"precision is set to {self.precision}: "
+                "optimizer.constraints.precisions leaves it open"
             )
         if self.gpu_share is not None and (self.parallelism.tensor or 1) > 1:
             raise ValueError(

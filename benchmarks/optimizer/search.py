@@ -13,6 +13,7 @@ import random
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +21,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from reconciler.optimizer import genetic
+from reconciler.optimizer import Heuristic, Infeasible, genetic
 from reconciler.optimizer.choose import feasible, objective
 from reconciler.optimizer.device import Device
 from reconciler.optimizer.learned import LearnedPredictor
@@ -107,6 +108,14 @@ def compare(space: Space, predictor: LearnedPredictor) -> tuple[float, int, floa
     return 100 * (reached / least - 1), int(broken), seconds
 
 
+def heuristic_ms(task: Task) -> float:
+    """Milliseconds that HEURISTIC takes for a task."""
+    started = time.perf_counter()
+    with suppress(Infeasible):
+        Heuristic().decide(task)
+    return 1e3 * (time.perf_counter() - started)
+
+
 def cold() -> float:
     """Seconds of a fresh process that decides one task."""
     code = (
@@ -130,6 +139,7 @@ def main() -> None:
     predictor = LearnedPredictor()
     rows: list[tuple[float, int, float]] = []
     sizes: list[int] = []
+    quick: list[float] = []
     number = 0
     while len(rows) < wanted:
         number += 1
@@ -137,11 +147,15 @@ def main() -> None:
         if not space.blocks or not LEAST <= space.size <= MOST:
             continue
         rows.append(compare(space, predictor))
+        quick.append(heuristic_ms(space.task))
         sizes.append(space.size)
     regret, broken, seconds = (np.array(column) for column in zip(*rows, strict=True))
     print(f"{len(rows)} tasks of {min(sizes)} to {max(sizes)} choices")
     print(f"regret mean {regret.mean():.2f} %, p95 {np.percentile(regret, 95):.2f} %")
     print(f"constraints broken {int(broken.sum())}")
+    print(
+        f"HEURISTIC ms median {np.median(quick):.0f}, p99 {np.percentile(quick, 99):.0f}"
+    )
     print(
         f"search s median {np.median(seconds[1:]):.2f}, p95 "
         f"{np.percentile(seconds[1:], 95):.2f}; cold process {cold():.2f}"

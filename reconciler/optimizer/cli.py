@@ -15,7 +15,8 @@ import orjson
 from reconciler import lockfile
 from reconciler.load import load
 from reconciler.lock import parse
-from reconciler.optimizer import artefact
+from reconciler.optimizer import Heuristic, artefact
+from reconciler.optimizer.aic import AicPredictor
 from reconciler.optimizer.calibration import Calibration
 from reconciler.optimizer.evaluation import decide, score, table
 from reconciler.optimizer.explain import drawn, explain
@@ -214,8 +215,17 @@ def _running(desired: Desired) -> dict[str, dict[str, str]]:
     envvar="BUD_PICTURE",
     help="write the Pareto front as SVG",
 )
+@click.option(
+    "--predictor",
+    type=click.Choice(["own", "aic"]),
+    default="own",
+    envvar="BUD_PREDICTOR",
+    help="whose prediction to believe: aic is NVIDIA AIConfigurator, if installed",
+)
 @click.pass_obj
-def optimize(context: Checkout, endpoint: str, picture: Path | None) -> None:
+def optimize(
+    context: Checkout, endpoint: str, picture: Path | None, predictor: str
+) -> None:
     """Explain ENDPOINT: the best alternatives, what binds, what one more GPU buys."""
     ref = Ref.parse(endpoint if "/" in endpoint else f"Endpoint/{endpoint}")
     posed = questions(_desired(context), catalog())
@@ -226,8 +236,9 @@ def optimize(context: Checkout, endpoint: str, picture: Path | None) -> None:
             hint=f"it has {', '.join(str(found) for found in sorted(posed))}",
         )
     question = posed[ref]
+    other = Heuristic(predictor=AicPredictor()) if predictor == "aic" else None
     try:
-        found = explain(question.task, question.optimizer)
+        found = explain(question.task, other or question.optimizer)
     except Infeasible as error:
         raise PermanentError(
             f"cannot place {ref}: nothing meets {error.binding}",

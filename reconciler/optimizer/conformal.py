@@ -42,7 +42,7 @@ BLENDS: Final = {
     Regime.CONFIGURATION: (0.75, 0.25),
     Regime.CURVE: (0.75, 0.25),
     Regime.CELL: (0.5, 0.0),
-    Regime.MODEL: (0.5, 0.0),
+    Regime.MODEL: (0.25, 0.0),
     Regime.OUTSIDE: (0.0, 0.0),
 }
 # The wider errors are, the further below their median lies what has the least mean

@@ -22,6 +22,7 @@ from reconciler.optimizer.decisions import (
 )
 from reconciler.optimizer.layouts import Numbers
 from reconciler.optimizer.performance import Estimate
+from reconciler.optimizer.prediction import ANALYTIC_BAND, BOUND_SHARE
 from reconciler.optimizer.rows import numbers
 from reconciler.optimizer.training import Measured
 
@@ -134,6 +135,13 @@ def decide(data: Measured, found: Mapping[str, LeftOut]) -> list[Chosen]:
             tpot_bound=token.bound,
         )
         chosen.append(_chosen(split.name, "ours", data, ours, everything))
+    plain = {name: data.cases[name] for name in ("ttft", "tpot")}
+    bounds = {
+        f"{name}_bound": values * ANALYTIC_BAND[name] ** BOUND_SHARE
+        for name, values in plain.items()
+    }
+    heuristic = Choosing(**plain, **bounds)
+    chosen.append(_chosen("unfitted", "heuristic", data, heuristic, everything))
     ttft, tpot = (numbers(data.lines, f"aic_{t}_ms") for t in ("ttft", "tpot"))
     both = np.isfinite(ttft) & np.isfinite(tpot)
     for percent in PEER_MARGINS:

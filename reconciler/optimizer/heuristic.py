@@ -17,6 +17,7 @@ from reconciler.optimizer.layouts import (
     Layouts,
     Numbers,
     Widths,
+    chunk_of,
     layouts_of,
     splits,
     widths_of,
@@ -28,8 +29,6 @@ from schemas.architecture import Architecture
 
 __all__ = ["Heuristic", "fixed_widths", "imagine"]
 
-# vLLM's own rule: 8192 tokens a step on devices of 70 GiB and more, 2048 below.
-LARGE_DEVICE_GIB: Final = 70
 # Nodes that are imagined when nothing fits, to say what would.
 IMAGINED_NODES: Final = 4
 
@@ -95,10 +94,8 @@ def _rows(task: Task, pool: Pool, *, imagined: bool) -> tuple[Layouts, Numbers]:
         batches=(0,),
         engine=task.engine,
     )
-    chunk = 8192 if pool.device.memory_gib >= LARGE_DEVICE_GIB else 2048
-    widths = fixed_widths(
-        replace(widths, chunk=(chunk,)), task.fixed, task.architecture
-    )
+    widths = replace(widths, chunk=(chunk_of(pool.device),))
+    widths = fixed_widths(widths, task.fixed, task.architecture)
     most = min(nodes * pool.gpus_per_node, task.limits.max_gpus or 10**9)
     layouts = layouts_of(
         task.architecture,
@@ -108,7 +105,11 @@ def _rows(task: Task, pool: Pool, *, imagined: bool) -> tuple[Layouts, Numbers]:
     )
     machines = replace(pool, nodes=nodes)
     limit = int(room(machines, layouts).max(initial=0))
-    counts = np.array(replica_counts(task, max(limit, 1)), dtype=np.float64)
+    tried = replica_counts(task, max(limit, 1))
+    if imagined:
+        # Of what is only told, every third number beyond a handful is enough.
+        tried = tried[:4] + tried[4::3]
+    counts = np.array(tried, dtype=np.float64)
     index, count = np.meshgrid(np.arange(len(layouts)), counts, indexing="ij")
     rows, replicas = layouts.take(index.ravel()), count.ravel()
     if imagined:

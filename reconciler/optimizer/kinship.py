@@ -20,7 +20,7 @@ from reconciler.optimizer.cases import LABELS, Cases
 from reconciler.optimizer.coefficients import Matrix
 from reconciler.optimizer.layouts import Numbers
 
-__all__ = ["FIRST", "TOKEN", "Kin", "Kinship", "Shares", "fit_kinship"]
+__all__ = ["FIRST", "TOKEN", "Kin", "Kinship", "Shares", "covariance", "fit_kinship"]
 
 CURVE: Final = ("family", "gpu", "engine", "precision", "ranks")
 LOADS: Final = ("concurrency", "input", "output", "devices")
@@ -257,11 +257,11 @@ def fit_kinship(kin: Kin, cases: Cases, errors: Numbers, weights: Numbers) -> Ki
 
     A point that even its kin cannot explain is trusted less, round by round.
     """
-    covariance = _covariance(kin, cases)
+    shared = covariance(kin, cases)
     noise = _noise(kin, weights, np.ones(len(cases)))
     found: Numbers = np.zeros(len(cases))
     for _ in range(ROUNDS):
-        solved = np.linalg.solve(covariance + np.diag(noise), errors)
+        solved = np.linalg.solve(shared + np.diag(noise), errors)
         found = solved.astype(np.float64)
         left = np.abs(noise * found)
         noise = _noise(kin, weights, np.maximum(1.0, left / (2 * kin.noise**0.5)))
@@ -279,7 +279,7 @@ def _loads(cases: Cases) -> Matrix:
     return scaled
 
 
-def _covariance(kin: Kin, cases: Cases) -> Matrix:
+def covariance(kin: Kin, cases: Cases) -> Matrix:
     """Of all cases with each other."""
     ways: dict[str, Matrix | float] = {"": 1.0}
     for by in {share.by for share in kin.shares} - {""}:

@@ -7,12 +7,14 @@ whether it fits and how fast it is are other modules' answers.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from itertools import product
 from typing import Final
 
 import numpy as np
 
+from reconciler.optimizer.device import Device
 from schemas.architecture import Architecture
 
 __all__ = [
@@ -20,6 +22,7 @@ __all__ = [
     "Layouts",
     "Numbers",
     "Widths",
+    "chunk_of",
     "layouts_of",
     "splits",
     "widths_of",
@@ -30,6 +33,10 @@ Numbers = np.ndarray[tuple[int], np.dtype[np.float64]]
 # Tokens an engine lets into one step. 2048 was vLLM's default, 8192 is on large
 # GPUs; beyond 16384 a step is longer than any per-token target.
 CHUNKS: Final = (2048, 4096, 8192, 16384)
+
+
+# vLLM's own rule: 8192 tokens a step on devices of 70 GiB and more, 2048 below.
+LARGE_DEVICE_GIB: Final = 70
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +78,12 @@ class Layouts:
     @property
     def gpus(self) -> Numbers:
         return self.tensor * self.pipeline * self.data
+
+    def by_tensor(self, what: Callable[[int], float]) -> Numbers:
+        """A number of each row that its tensor width decides, asked once a width."""
+        widths, index = np.unique(self.tensor, return_inverse=True)
+        found: Numbers = np.array([float(what(int(width))) for width in widths])[index]
+        return found
 
     def take(self, keep: np.ndarray[tuple[int], np.dtype[np.generic]]) -> Layouts:
         """The rows a mask or a list of indices selects."""
@@ -126,6 +139,11 @@ def widths_of(
         max_batch=batches,
         chunk=CHUNKS,
     )
+
+
+def chunk_of(device: Device) -> int:
+    """Tokens of a step where nobody says or searches them."""
+    return 8192 if device.memory_gib >= LARGE_DEVICE_GIB else 2048
 
 
 def splits(architecture: Architecture, tensor: int) -> bool:

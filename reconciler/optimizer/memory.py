@@ -116,11 +116,8 @@ def memory_of(
     reserve = RESERVES[engine]
     stage = _fullest_stage(architecture, layouts.pipeline)
     ranks = layouts.tensor * layouts.data * layouts.pipeline
-    cache = np.array(
-        [
-            architecture.kv_bytes(tokens, kv_precision, tensor=int(t))
-            for t in layouts.tensor
-        ]
+    cache = layouts.by_tensor(
+        lambda tensor: architecture.kv_bytes(tokens, kv_precision, tensor=tensor)
     )
     state = architecture.state_bytes() / layouts.tensor
     full = np.ones(len(layouts))

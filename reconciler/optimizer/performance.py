@@ -29,6 +29,7 @@ from reconciler.optimizer.kinship import CURVE, FIRST, TOKEN, Kin, Kinship, fit_
 from reconciler.optimizer.layouts import Numbers
 
 __all__ = [
+    "TARGETS",
     "Band",
     "Bands",
     "Estimate",
@@ -74,6 +75,7 @@ TTFT: Final = Target(
 TPOT: Final = Target(
     name="tpot", kin=TOKEN, shared_ridge=3, own_ridge=6, slack=0.15, booster_slack=0.2
 )
+TARGETS: Final = (TTFT, TPOT)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -231,7 +233,7 @@ def fit_model(
     features = design(cases, base["ttft"], base["tpot"], step)
     measured = {"ttft": ttft, "tpot": tpot}
     kinships, boosters = {}, {}
-    for target in (TTFT, TPOT):
+    for target in TARGETS:
         errors = np.log(measured[target.name] / base[target.name])
         kinships[target.name] = fit_kinship(target.kin, cases, errors, weights)
         boosters[target.name] = fit_booster(

@@ -46,7 +46,7 @@ def task_of(desired: Desired, endpoint: Endpoint, catalog: Catalog) -> Task:
         name=str(endpoint.ref),
         model=model.spec.architecture_id,
         architecture=_architecture(model, catalog),
-        precisions=(Precision(spec.precision or model.spec.precision),),
+        precisions=_precisions(spec, model),
         kv_precision=Precision.BF16,
         engine=engine,
         engine_version=spec.engine.version,
@@ -116,12 +116,14 @@ def clusters_of(desired: Desired, endpoint: Endpoint) -> tuple[Cluster, ...]:
         found = _find(desired, "Cluster", endpoint.metadata.project, spec.cluster)
         return (found,) if isinstance(found, Cluster) else ()
     wanted = (spec.placement or {}).items()
+    regions = spec.optimizer.constraints.regions
     return tuple(
         item
         for _, item in sorted(desired.objects.items())
         if isinstance(item, Cluster)
         and item.metadata.project in (endpoint.metadata.project, DEFAULT_PROJECT)
         and wanted <= item.metadata.labels.items()
+        and (not regions or item.spec.region in regions)
     )
 
 
@@ -134,6 +136,13 @@ def model_of(desired: Desired, endpoint: Endpoint) -> Model:
 def _find(desired: Desired, kind: str, project: str, name: str) -> FoundryObject | None:
     own = desired.objects.get(Ref(kind, project, name))
     return own or desired.objects.get(Ref(kind, DEFAULT_PROJECT, name))
+
+
+def _precisions(spec: EndpointSpec, model: Model) -> tuple[Precision, ...]:
+    """The one that is set; else the model's own and what it may be turned into."""
+    own = spec.precision or model.spec.precision
+    names = dict.fromkeys([own, *spec.optimizer.constraints.precisions])
+    return tuple(Precision(name) for name in names)
 
 
 def _architecture(model: Model, catalog: Catalog) -> Architecture:

@@ -171,7 +171,7 @@ class StepModel:
 
     def _heads(self, mixer: Attention, layouts: Layouts, load: Load) -> Numbers:
         window = float(mixer.window) if mixer.window else np.inf
-        elements = np.array([mixer.cache_elements(int(t)) for t in layouts.tensor])
+        elements = layouts.by_tensor(mixer.cache_elements)
         seen = np.minimum(load.context, window)
         heads = mixer.heads / layouts.tensor
         width = mixer.head_dim + mixer.value_dim

@@ -20,7 +20,7 @@ import numpy as np
 
 from reconciler.optimizer.cases import Cases, join_cases, make_cases
 from reconciler.optimizer.device import Device
-from reconciler.optimizer.layouts import Layouts, Numbers
+from reconciler.optimizer.layouts import Layouts, Numbers, chunk_of
 from reconciler.optimizer.names import architecture_of
 from reconciler.optimizer.prediction import memory
 from reconciler.optimizer.task import Pool, Task
@@ -192,7 +192,10 @@ def memory_of_rows(rows: Iterable[Row]) -> list[tuple[bool, float]]:
 
 def _layouts(rows: Sequence[Row]) -> Layouts:
     return Layouts.of(
-        [(r.tensor, r.pipeline, r.data, r.expert, r.concurrency, 8192) for r in rows]
+        [
+            (r.tensor, r.pipeline, r.data, r.expert, r.concurrency, chunk_of(r.device))
+            for r in rows
+        ]
     )
 
 

@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -185,6 +189,31 @@ def test_what_more_replicas_cannot_keep_is_decided_anew() -> None:
     assert (after.tensor, after.replicas) == (1, 4)
 
 
+def test_a_precision_that_is_allowed_is_weighed() -> None:
+    allowed = {"method": "heuristic", "constraints": {"precisions": ["fp8"]}}
+    found = resolve(locked(desired(endpoint(optimizer=allowed))), catalog())
+    assert found.resolutions[CHAT].precision == "fp8"
+    with pytest.raises(ValueError, match="leaves it open"):
+        endpoint(optimizer=allowed, precision="bf16")
+
+
+def test_only_clusters_of_the_regions_are_asked() -> None:
+    there = {"method": "heuristic", "constraints": {"regions": ["eu-north-1"]}}
+    placed = made(
+        "Endpoint",
+        "chat",
+        {
+            "model": "llama",
+            "placement": {},
+            "engine": {"name": "vllm"},
+            "workload": {"inputTokens": 1000, "outputTokens": 200, "concurrency": 16},
+            "optimizer": there,
+        },
+    )
+    with pytest.raises(SpecError, match="no node pool that may be used"):
+        solve(desired(placed), catalog())
+
+
 def test_what_a_team_measured_is_an_input(chat_lines: list[dict[str, str]]) -> None:
     one = desired(endpoint(optimizer={"method": "regressor"}))
     before = locked(one)
@@ -207,6 +236,27 @@ def chat_lines() -> list[dict[str, str]]:
     line |= {"backend": "vllm", "backend_version": "0.19.0", "precision": "bf16"}
     line |= {"osl": "200", "concurrency": "16", "gpus": "1", "tp": "1"}
     return [{**line, "tpot_ms": "20"}] * 10
+
+
+def test_another_process_decides_the_same_bytes() -> None:
+    here = Path(__file__)
+    code = (
+        f"import sys; sys.path[:0] = [{str(here.parents[2])!r}, {str(here.parent)!r}]\n"
+        "from test_resolve import *\n"
+        "learned = endpoint(optimizer={'method': 'regressor'})\n"
+        "sys.stdout.buffer.write(dump(solve(desired(learned), catalog())))\n"
+    )
+    made = [
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, "PYTHONHASHSEED": seed, "OPENBLAS_NUM_THREADS": threads},
+            capture_output=True,
+            check=True,
+        ).stdout
+        for seed, threads in (("1", "1"), ("2", "2"))
+    ]
+    assert made[0] == made[1]
+    assert b"regressor/1" in made[0]
 
 
 def test_an_endpoint_that_is_gone_leaves_the_lock() -> None:
