@@ -19,6 +19,7 @@ from scipy.optimize import minimize  # type: ignore[import-untyped]
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+from reconciler.optimizer.coefficients import Matrix
 from reconciler.optimizer.kinship import Kin, Shares, covariance
 from reconciler.optimizer.layouts import Numbers
 from reconciler.optimizer.performance import TARGETS, fit_model
@@ -60,7 +61,7 @@ def _alone(share: Shares) -> Kin:
 
 
 def _unlikely(
-    logs: Numbers, parts: list[Numbers], errors: Numbers, doubt: Numbers
+    logs: Numbers, parts: list[Matrix], errors: Numbers, doubt: Numbers
 ) -> tuple[float, Numbers]:
     """The negative logarithm of the likelihood, and its slope by each variance."""
     *variances, noise = np.exp(logs)

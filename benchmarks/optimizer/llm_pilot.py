@@ -205,11 +205,11 @@ def score(
     for profiles in groups.values():
         options = []
         for gpu, runs in profiles.items():
-            believed = _most((users, ok) for users, ok, _ in runs)
-            true = _most((users, ok) for users, _, ok in runs)
-            cost = ceil(USERS / believed) * prices[gpu] if believed else np.inf
-            least = ceil(USERS / true) * prices[gpu] if true else np.inf
-            enough = bool(believed) and ceil(USERS / believed) * true >= USERS
+            hoped = _most((users, ok) for users, ok, _ in runs)
+            held = _most((users, ok) for users, _, ok in runs)
+            cost = ceil(USERS / hoped) * prices[gpu] if hoped else np.inf
+            least = ceil(USERS / held) * prices[gpu] if held else np.inf
+            enough = bool(hoped) and ceil(USERS / hoped) * held >= USERS
             options.append((cost, least, enough))
         cost, _, enough = min(options, key=lambda option: option[0])
         successes.append(enough and np.isfinite(cost))
