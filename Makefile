@@ -9,7 +9,7 @@ UV := $(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constrai
 # more try, and stands in the summary as RERUN, which is a bug to mend.
 PYTEST ?= $(BIN)/pytest -n 2 --dist loadgroup --reruns 1 -rR
 
-.PHONY: up down test test-kill test-machines lint unit tools bench clean
+.PHONY: up down test test-kill test-machines scan lint unit tools bench clean
 
 up: .venv/up
 	$(BIN)/bud up
@@ -37,6 +37,16 @@ test-kill: .venv/test
 # A cluster of machines from nothing to nothing, by Ansible over real SSH: minutes.
 test-machines: .venv/test
 	BUD_MACHINES=1 $(PYTEST) tests/reconciler/targets/ansible
+
+# The Terraform modules, by the policies that security teams run. In a venv of its own:
+# checkov pins older versions of what bud uses.
+scan: .tools/checkov/done
+	.tools/checkov/bin/python .tools/checkov/bin/checkov --config-file tools/checkov.yaml
+
+.tools/checkov/done: .venv/uv tools/checkov.yaml
+	$(PYTHON) -m venv .tools/checkov
+	$(BIN)/uv pip install --quiet --python .tools/checkov/bin/python checkov==3.2.459
+	touch $@
 
 tools:
 	tools/debian.sh

@@ -41,6 +41,7 @@ resource "azurerm_kubernetes_cluster" "this" {
     vnet_subnet_id              = azurerm_subnet.nodes.id
     zones                       = local.zones
     os_disk_size_gb             = local.system.disk_gib
+    max_pods                    = 110
     node_labels                 = merge(local.system.labels, { "foundry.bud/pool" = local.system_pool })
     auto_scaling_enabled        = local.system.min != local.system.max
     node_count                  = local.system.min

@@ -26,6 +26,7 @@ resource "azurerm_kubernetes_cluster_node_pool" "fixed" {
   vnet_subnet_id              = azurerm_subnet.nodes.id
   zones                       = each.value.zones
   os_disk_size_gb             = each.value.disk_gib
+  max_pods                    = 110
   priority                    = each.value.spot ? "Spot" : "Regular"
   eviction_policy             = each.value.spot ? "Delete" : null
   spot_max_price              = each.value.spot ? -1 : null
@@ -51,6 +52,7 @@ resource "azurerm_kubernetes_cluster_node_pool" "scaled" {
   vnet_subnet_id              = azurerm_subnet.nodes.id
   zones                       = each.value.zones
   os_disk_size_gb             = each.value.disk_gib
+  max_pods                    = 110
   priority                    = each.value.spot ? "Spot" : "Regular"
   eviction_policy             = each.value.spot ? "Delete" : null
   spot_max_price              = each.value.spot ? -1 : null
