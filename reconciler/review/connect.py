@@ -38,17 +38,19 @@ def connect(
     notify: Notify,
 ) -> Reviews:
     """Raises: PermanentError: a credential of the forge is not there."""
+    traffic = Traffic(foundry.gateway.metrics_url, now)
     reviewer = Reviewer(
         forge=open_forge(settings.forge, foundry.read, now),
         planner=Planner(
             pipeline=foundry.pipeline,
             trees=Trees(remote, branch, foundry.home.source),
             describer=Describer(),
-            traffic=Traffic(foundry.gateway.metrics_url, now),
+            traffic=traffic,
         ),
         settings=settings,
         branch=branch,
         notify=notify,
+        meters=traffic.counters,
     )
     receiver = Receiver(
         kind=settings.forge.kind,

@@ -8,7 +8,7 @@ daemon, on the pull request and in the ledger.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,7 +24,6 @@ from schemas.errors import PermanentError
 __all__ = ["ReviewGate"]
 
 _PINNED = ("base", "tree", "policies")
-Measure = Callable[[], Awaitable[Mapping[str, Mapping[str, float]]]]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -85,6 +84,7 @@ class ReviewGate:
                 for o in outcomes
             ],
             "measured": [],
+            "meters": await self.reviewer.meters() or {},
         }
         self._store.reviews.settle(review.digest, result, orjson.dumps(document))
         await self.reviewer.write(review, document)

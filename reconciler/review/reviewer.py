@@ -18,6 +18,7 @@ from reconciler.forge import Approval, Forge, Note, PullRequest
 from reconciler.review.approvals import Judgement, judge
 from reconciler.review.commands import Command, read_command
 from reconciler.review.document import judged_at
+from reconciler.review.measured import measured
 from reconciler.review.planner import Planner
 from reconciler.store import Review, Store
 from renderers.comment import comment, marker, safe
@@ -36,6 +37,8 @@ class Reviewer:
     settings: Settings
     branch: str
     notify: Notify
+    meters: Callable[[], Awaitable[Mapping[str, Mapping[str, float]] | None]]
+    """The gateway's counters by route; None while none answers."""
 
     @property
     def store(self) -> Store:
@@ -71,11 +74,28 @@ class Reviewer:
 
     async def look_at_all(self) -> None:
         """Whatever no webhook told of; one that fails holds up no other."""
+        await self._measure()
         for pull in await self.forge.open_pulls(self.branch):
             try:
                 await self.look(pull.number)
             except (PermanentError, TemporaryError) as error:
                 await self._status(pull, "failure", str(error))
+
+    async def _measure(self) -> None:
+        """Put what users met beside what was predicted, once enough of them came."""
+        review = self.store.reviews.in_force()
+        if review is None or review.state != "applied":
+            return
+        document = orjson.loads(review.document)
+        outcome = document["outcome"]
+        if outcome["measured"] or (now := await self.meters()) is None:
+            return
+        outcome["measured"] = measured(document, outcome["meters"], now)
+        if outcome["measured"]:
+            self.store.reviews.settle(
+                review.digest, review.state, orjson.dumps(document)
+            )
+            await self.write(review, document)
 
     async def judged(self, review: Review) -> Judgement:
         """What is missing for this plan to be applied, by what the forge says now."""

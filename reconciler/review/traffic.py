@@ -33,7 +33,7 @@ class Traffic:
 
     async def __call__(self) -> Mapping[str, dict[str, Any]] | None:
         """``project/route`` -> requests, tokens and since when; None: nobody knows."""
-        now, counters = self._clock(), await self._read()
+        now, counters = self._clock(), await self.counters()
         if counters is None:
             return None
         while self._readings and now - self._readings[0][0] > _WINDOW:
@@ -55,7 +55,8 @@ class Traffic:
             for route, found in counters.items()
         }
 
-    async def _read(self) -> Counters | None:
+    async def counters(self) -> Counters | None:
+        """Everything since the gateway started; None: nobody knows."""
         if (url := self._url()) is None:
             return None
         try:

@@ -261,6 +261,7 @@ async def house(
             settings=settings,
             branch="main",
             notify=tell,
+            meters=nothing,
         )
         receiver = Receiver(
             kind="gitea",

@@ -125,7 +125,10 @@ class Bench:
 
 
 @asynccontextmanager
-async def bench(folder: Path, describer: Describer) -> AsyncIterator[Bench]:
+async def bench(
+    folder: Path, describer: Describer, *, count: int = 0
+) -> AsyncIterator[Bench]:
+    """``count`` more endpoints lie beside the one that changes."""
     clock = Clock()
     target = MemoryTarget("local")
     await git("init", "-q", "--bare", str(folder / "remote.git"), cwd=folder)
@@ -155,6 +158,7 @@ async def bench(folder: Path, describer: Describer) -> AsyncIterator[Bench]:
             settings=SETTINGS,
             branch="main",
             notify=nobody,
+            meters=nothing,
         )
         made = Bench(
             folder, forge, ReviewGate(reviewer=reviewer, actor="daemon"), pipeline,
@@ -168,6 +172,12 @@ async def bench(folder: Path, describer: Describer) -> AsyncIterator[Bench]:
         made.write("spec/route/one.yaml", ROUTE)
         made.write("spec/policy/four-eyes.yaml", POLICY)
         made.write("environments/local/environment.yaml", ENVIRONMENT)
+        for i in range(count):
+            made.write(f"spec/endpoint/e{i}.yaml", ENDPOINT)
+        if count:
+            made.write(
+                "spec/cluster/here.yaml", CLUSTER.replace("count: 4", "count: 400")
+            )
         made.commit("Begin", "refs/heads/main")
         prepared = await pipeline.prepare(await made.source.newest())
         with store.lead("daemon") as journal:
@@ -392,3 +402,27 @@ async def test_a_comment_in_our_name_by_somebody_else_is_not_ours(
         await b.gate.reviewer.look(1)
 
         assert {n.id for n in b.forge.written if n.author == "bud"} == {ours.id}
+
+
+async def test_what_was_measured_stands_beside_what_was_predicted(
+    tmp_path: Path, describer: Describer
+) -> None:
+    counted: dict[str, dict[str, float]] = {}
+
+    async def meters() -> dict[str, dict[str, float]]:
+        return counted
+
+    async with bench(tmp_path, describer) as b:
+        object.__setattr__(b.gate.reviewer, "meters", meters)
+        b.merge()
+        prepared = await b.apply()
+        await b.gate.report(prepared.plan, ())
+        counted["default/one"] = dict.fromkeys(("requests", "tokens"), 40.0) | {
+            "ttftSum": 8.0, "ttftCount": 40.0, "tpotSum": 1.0, "tpotCount": 40.0,
+        }  # fmt: skip
+        await b.gate.reviewer.look_at_all()
+
+        [comment] = [n.body for n in b.forge.written]
+        assert "| `Endpoint/default/one` |" in comment.split("predicted TTFT")[1]
+        assert "| 200 |" in comment
+        assert "| 25 |" in comment
