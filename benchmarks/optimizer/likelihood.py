@@ -3,7 +3,7 @@
     python benchmarks/optimizer/likelihood.py <folder of the rows> <ttft or tpot>
 
 Climbs the marginal likelihood of the Gaussian process from the variances in
-``kinship.py`` (L-BFGS, some minutes) and prints what it finds. Rounded, and without
+``kin.py`` (L-BFGS, some minutes) and prints what it finds. Rounded, and without
 what a handful of misdescribed runs inflates, it is what stands there.
 """
 
@@ -20,7 +20,8 @@ from scipy.optimize import minimize  # type: ignore[import-untyped]
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from reconciler.optimizer.coefficients import Matrix
-from reconciler.optimizer.kinship import Kin, Shares, covariance
+from reconciler.optimizer.kin import Kin, Shares
+from reconciler.optimizer.kinship import covariance
 from reconciler.optimizer.layouts import Numbers
 from reconciler.optimizer.performance import TARGETS, fit_model
 from reconciler.optimizer.training import read_measured

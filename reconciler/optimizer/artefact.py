@@ -18,7 +18,8 @@ from typing import Any, Final
 
 from reconciler.optimizer.booster import Booster
 from reconciler.optimizer.coefficients import Coefficients
-from reconciler.optimizer.kinship import FIRST, TOKEN, Kinship
+from reconciler.optimizer.kin import FIRST, TOKEN
+from reconciler.optimizer.kinship import Kinship
 from reconciler.optimizer.performance import Band, Bands, PerformanceModel
 
 __all__ = ["digest_of", "load_model", "shipped", "shipped_digest", "write_model"]

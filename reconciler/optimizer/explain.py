@@ -1,6 +1,7 @@
 """Explain: why this layout, what else there was, and what one more GPU buys.
 
-Called by `bud optimize`. Text and SVG from values; it decides nothing that ``choose`` has not. Pure.
+Called by `bud optimize`. Text and SVG from values; it decides nothing that ``choose``
+has not. Pure.
 """
 
 from __future__ import annotations

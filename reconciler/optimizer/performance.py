@@ -25,7 +25,8 @@ from reconciler.optimizer.coefficients import (
     fit,
     token_terms,
 )
-from reconciler.optimizer.kinship import CURVE, FIRST, TOKEN, Kin, Kinship, fit_kinship
+from reconciler.optimizer.kin import CURVE, FIRST, TOKEN, Kin
+from reconciler.optimizer.kinship import Kinship, fit_kinship
 from reconciler.optimizer.layouts import Numbers
 
 __all__ = [
