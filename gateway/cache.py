@@ -1,8 +1,8 @@
 """Answers that were given before, kept for the same question of the same project.
 
 A key holds the project, the route and the whole request, so that no tenant can
-meet another's answer. Kept in the worker's memory, or on the server that gateways
-share, which is asked with a short time limit: a cache that is slow is no cache (I/O).
+meet another's answer. Kept in the worker's memory here, or by `shared` on the
+server that gateways share.
 """
 
 from __future__ import annotations
@@ -10,21 +10,17 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections import OrderedDict
-from typing import NamedTuple, Protocol, cast
+from typing import NamedTuple, Protocol
 
 import orjson
-from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
 from gateway.openai import Request
 from gateway.snapshot import Key, Route
 
-__all__ = ["Cache", "Kept", "MemoryCache", "SharedCache", "cache_key"]
+__all__ = ["Cache", "Kept", "MemoryCache", "cache_key"]
 
 MAX_KEPT = 1 << 20
 """Bytes of an answer; a larger one is not kept."""
-_LIMIT_S = 0.1
-_NAME = b"bud:cache:"
 
 
 class Kept(NamedTuple):
@@ -46,6 +42,7 @@ def cache_key(key: Key, route: Route, request: Request) -> bytes:
 class Cache(Protocol):
     async def get(self, key: bytes) -> Kept | None: ...
     async def put(self, key: bytes, kept: Kept, *, ttl_s: float) -> None: ...
+    async def close(self) -> None: ...
 
 
 class MemoryCache:
@@ -78,31 +75,5 @@ class MemoryCache:
         if found is not None:
             self._size -= len(found[0].body)
 
-
-class SharedCache:
-    """That of all gateways on one server; what cannot be asked holds nothing."""
-
-    def __init__(self, client: Redis) -> None:
-        self._client = client
-
-    async def get(self, key: bytes) -> Kept | None:
-        try:
-            async with asyncio.timeout(_LIMIT_S):
-                data = cast("bytes | None", await self._client.get(_NAME + key))
-        except (RedisError, OSError, TimeoutError):
-            return None
-        if data is None:
-            return None
-        kind, _, body = data.partition(b"\n")
-        return Kept(kind, body)
-
-    async def put(self, key: bytes, kept: Kept, *, ttl_s: float) -> None:
-        try:
-            async with asyncio.timeout(_LIMIT_S):
-                await self._client.set(
-                    _NAME + key,
-                    b"%b\n%b" % kept,
-                    px=max(1, int(ttl_s * 1000)),
-                )
-        except (RedisError, OSError, TimeoutError):
-            return
+    async def close(self) -> None:
+        self._kept.clear()

@@ -23,7 +23,7 @@ import orjson
 from gateway.accounts import amounts
 from gateway.admission import Admission
 from gateway.answer import Framing
-from gateway.cache import MemoryCache, SharedCache
+from gateway.cache import Cache, MemoryCache
 from gateway.cold.app import ColdSide
 from gateway.cold.call import Broken, Call
 from gateway.edge import Downstream
@@ -39,7 +39,6 @@ from gateway.openai import Op, Request, request_of
 from gateway.ports import Client, Settled
 from gateway.recorder import Recorder, count
 from gateway.semantic import Neighbours
-from gateway.shared import connect
 from gateway.snapshot import Address, Key, Route, Snapshot
 from gateway.tracing import traced
 from gateway.upstream import Pool
@@ -93,11 +92,10 @@ class Worker:
         self._tls = ssl.create_default_context()
         self.store = store
         self._inspector = Inspector()
-        self._shared = connect(snapshot)
-        memory = snapshot.listener.cache_memory.bytes
+        self._cache = _cache(snapshot)
         self._gate = Gate(
             Judge(self._inspector, self._ask, self.metrics),
-            MemoryCache(memory) if self._shared is None else SharedCache(self._shared),
+            self._cache,
             Neighbours(self._ask),
             self._start,
         )
@@ -401,6 +399,14 @@ class Worker:
         if self._recorder is not None and not self._exchanges:
             self._recorder.close()
         self._inspector.close()
-        if self._shared is not None:
-            await self._shared.aclose()
+        await self._cache.close()
         await self._cold.close()
+
+
+def _cache(snapshot: Snapshot) -> Cache:
+    if snapshot.listener.shared is None:
+        return MemoryCache(snapshot.listener.cache_memory.bytes)
+    # Half a second of a start, for whoever shares.
+    from gateway.shared import SharedCache, connect  # noqa: PLC0415
+
+    return SharedCache(connect(snapshot))

@@ -27,13 +27,12 @@ from gateway.files import Bundle, Files, compile_bundle
 from gateway.health import Reported
 from gateway.limits import Authority, Limiter, slice_of
 from gateway.metrics import Metrics
-from gateway.shared import connect
-from gateway.shared_limits import SharedLimits
 from gateway.snapshot import Snapshot
 from schemas.errors import FoundryError, PermanentError
 from schemas.gateway import Listener
 
 if TYPE_CHECKING:
+    from gateway.shared_limits import SharedLimits
     from gateway.telemetry import Telemetry
 
 __all__ = ["Supervisor", "bind"]
@@ -117,15 +116,8 @@ class Supervisor:
             self._telemetry = _telemetry(bundle)
             hear = self._telemetry.record if self._telemetry is not None else None
             self.books = Books(folder, self.authority, hear)
-        self._shared: SharedLimits | None = None
-        client = connect(compile_bundle(bundle))
-        if client is not None and listener.shared is not None:
-            self._shared = SharedLimits(
-                client,
-                self.authority,
-                holder=self.books.gateway if self.books else uuid.uuid4().hex,
-                fails_open=listener.shared.failure == "open",
-            )
+        holder = self.books.gateway if self.books else uuid.uuid4().hex
+        self._shared = _shared(bundle, self.authority, holder)
         self._asking: set[asyncio.Task[None]] = set()
         self._engines = Engines(self._tell_loads)
         self._snapshot = bundle, compile_bundle(bundle)
@@ -424,6 +416,20 @@ async def _aside(name: str, work: Coroutine[Any, Any, None]) -> None:
         await work
     except Exception:  # noqa: BLE001
         _log.exception("stopped", task=name)
+
+
+def _shared(bundle: Bundle, authority: Authority, holder: str) -> SharedLimits | None:
+    snapshot = compile_bundle(bundle)
+    given = snapshot.listener.shared
+    if given is None:
+        return None
+    # Half a second of a start, for whoever shares.
+    from gateway.shared import connect  # noqa: PLC0415
+    from gateway.shared_limits import SharedLimits  # noqa: PLC0415
+
+    return SharedLimits(
+        connect(snapshot), authority, holder=holder, fails_open=given.failure == "open"
+    )
 
 
 def _telemetry(bundle: Bundle) -> Telemetry | None:

@@ -32,11 +32,11 @@ from benchmarks.gateway.proxies import (
     Proxy,
     Start,
     direct,
-    found,
     free_port,
     listening,
     pin,
     running,
+    startable,
 )
 from schemas.gateway import (
     GatewayConfig,
@@ -229,7 +229,7 @@ def main() -> None:
             "direct": direct,
             "gateway": lambda f, u: gateway(f, u, full=False),
             "gateway, limits + records": lambda f, u: gateway(f, u, full=True),
-            **found(peers=given.peers),
+            **startable(peers=given.peers),
         }
         if given.only is not None:
             proxies = {k: v for k, v in proxies.items() if k in given.only}
@@ -244,11 +244,15 @@ def measured(
 ) -> dict[tuple[str, str], list[Burst]]:
     bursts: dict[tuple[str, str], list[Burst]] = {}
     for _ in range(rounds):
-        for name, start in proxies.items():
-            with start(folder, upstream) as proxy:
-                for kind, how in KINDS.items():
-                    one = burst(load, proxy, how, folder)
-                    bursts.setdefault((kind, name), []).append(one)
+        for name, start in list(proxies.items()):
+            try:
+                with start(folder, upstream) as proxy:
+                    for kind, how in KINDS.items():
+                        one = burst(load, proxy, how, folder)
+                        bursts.setdefault((kind, name), []).append(one)
+            except (OSError, subprocess.CalledProcessError) as error:
+                print(f"{name} is left out: {error!r}")
+                del proxies[name]
     return bursts
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -202,26 +203,24 @@ def tensorzero(folder: Path, upstream: int) -> Iterator[Proxy]:
         "clickhouse_url=None, postgres_url=None, valkey_url=None, async_setup=False)\n"
         "print(g.base_url, flush=True)\ntime.sleep(10**6)\n"
     )
-    python = str(PEERS / "tensorzero" / "bin" / "python")
-    process = subprocess.Popen(
-        [python, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    python, log = (
+        str(PEERS / "tensorzero" / "bin" / "python"),
+        folder / "tensorzero.log",
     )
-    try:
-        assert process.stdout is not None
-        # It logs to the same place.
-        url = next(line for line in process.stdout if line.startswith(b"http"))
-        port = urlsplit(url.decode().strip()).port
+    # It logs to the same place; a pipe that nobody reads would stop it.
+    with (
+        log.open("wb") as out,
+        running(python, "-c", script, core=0, stdout=out) as pid,
+    ):
+        deadline = time.monotonic() + 90
+        while not (found := re.search(r"^(http\S+)", log.read_text(), re.MULTILINE)):
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.1)
+        port = urlsplit(found[1]).port
         assert port is not None
-        pin(process.pid, 0)
-        yield Proxy(
-            port,
-            process.pid,
-            "/openai/v1/chat/completions",
-            "tensorzero::model_name::smol",
-        )
-    finally:
-        process.kill()
-        process.wait()
+        pin(pid, 0)
+        model = "tensorzero::model_name::smol"
+        yield Proxy(port, pid, "/openai/v1/chat/completions", model)
 
 
 @contextmanager
@@ -238,7 +237,7 @@ def portkey(_: Path, upstream: int) -> Iterator[Proxy]:
         yield Proxy(port, pid, fields=fields)
 
 
-def found(*, peers: bool) -> dict[str, Start]:
+def startable(*, peers: bool) -> dict[str, Start]:
     """Give what can be started here."""
     bare: dict[str, Start] = {"nginx": nginx, "haproxy": haproxy}
     all_: dict[str, Start] = {k: v for k, v in bare.items() if shutil.which(k)}
