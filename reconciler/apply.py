@@ -21,7 +21,7 @@ from reconciler.plan import Plan
 from reconciler.store import Journal, Owned, Ownership
 from reconciler.targets.base import Paced, Progress, Target
 from reconciler.values import Action, Key, Live, Outcome, OutcomeKind, Unit
-from schemas.errors import FoundryError
+from schemas.errors import FoundryError, TemporaryError
 
 __all__ = ["Applier"]
 
@@ -87,9 +87,9 @@ class Applier:
                 rooms[name] = asyncio.Semaphore(target.in_hand)
         return rooms
 
-    async def _dry_run(self, plan: Plan) -> Mapping[Key, str]:
+    async def _dry_run(self, plan: Plan) -> Mapping[Key, FoundryError]:
         """Ask every target first: a refusal must not come after half the writes."""
-        refused: dict[Key, str] = {}
+        refused: dict[Key, FoundryError] = {}
         rooms = self._rooms()
 
         async def ask(step: Step) -> None:
@@ -97,7 +97,7 @@ class Applier:
                 try:
                     await self.targets[step.key.target].dry_run(step.change)
                 except FoundryError as error:
-                    refused[step.key] = self.mask(str(error))
+                    refused[step.key] = error
 
         async with asyncio.TaskGroup() as group:
             for step in plan.steps:
@@ -106,13 +106,17 @@ class Applier:
         return refused
 
     async def _step(
-        self, plan: Plan, step: Step, refused: Mapping[Key, str], *, ready: bool
+        self,
+        plan: Plan,
+        step: Step,
+        refused: Mapping[Key, FoundryError],
+        *,
+        ready: bool,
     ) -> Outcome:
         if not ready:
             error = "something it needs did not succeed"
             return await self._settle(plan, step, OutcomeKind.SKIPPED, error=error)
-        if step.key in refused:
-            error = refused[step.key]
+        if step.key in refused and (error := await self._still(refused, step)):
             return await self._settle(plan, step, OutcomeKind.FAILED, error=error)
         if step.change.action in (Action.ADOPT, Action.FORGET):
             return await self._settle(plan, step, _DONE[step.change.action])
@@ -144,6 +148,18 @@ class Applier:
         )
         faults.point(f"after outcome {step.key}")
         return outcome
+
+    async def _still(self, refused: Mapping[Key, FoundryError], step: Step) -> str:
+        """Why a step is refused; "not now" is asked again after what it waited for: an
+        add-on brings the kinds that an endpoint is made of."""
+        error = refused[step.key]
+        if not step.after or not isinstance(error, TemporaryError):
+            return self.mask(str(error))
+        try:
+            await self.targets[step.key.target].dry_run(step.change)
+        except FoundryError as again:
+            return self.mask(str(again))
+        return ""
 
     async def _write(self, step: Step) -> Live | None:
         target = self.targets[step.key.target]

@@ -12,9 +12,9 @@ from http import HTTPStatus
 from reconciler.targets.kubernetes.client import Client
 from reconciler.targets.kubernetes.manifests import ObjectId
 from reconciler.targets.kubernetes.transport import ApiRefusal
-from schemas.errors import PermanentError
+from schemas.errors import TemporaryError
 
-__all__ = ["Discovery"]
+__all__ = ["Discovery", "NoSuchKind"]
 
 # Which of our add-ons brings the kinds of a group.
 _BROUGHT_BY = {
@@ -23,6 +23,10 @@ _BROUGHT_BY = {
     "monitoring.coreos.com": "kube-prometheus-stack",
     "gateway.networking.k8s.io": "a Gateway API implementation",
 }
+
+
+class NoSuchKind(TemporaryError):
+    """The cluster does not know a kind; an add-on may bring it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +45,7 @@ class Discovery:
         """Say where one object is.
 
         Raises:
-            PermanentError: the cluster has no such kind.
+            NoSuchKind: the cluster has none of it.
         """
         found = await self._resource(which.api_version, which.kind)
         scope = f"/namespaces/{which.namespace}" if found.namespaced else ""
@@ -51,7 +55,7 @@ class Discovery:
         """Put an object that says no namespace into ``namespace``, if its kind has any.
 
         Raises:
-            PermanentError: the cluster has no such kind.
+            NoSuchKind: the cluster has none of it.
         """
         found = await self._resource(which.api_version, which.kind)
         inside = which.namespace or namespace
@@ -61,7 +65,7 @@ class Discovery:
         """Say where all objects of a kind are, over every namespace.
 
         Raises:
-            PermanentError: the cluster has no such kind.
+            NoSuchKind: the cluster has none of it.
         """
         found = await self._resource(api_version, kind)
         return f"{found.prefix}/{found.plural}"
@@ -72,7 +76,7 @@ class Discovery:
         if (found := self._known.get((api_version, kind))) is None:
             group = api_version.partition("/")[0]
             addon = _BROUGHT_BY.get(group)
-            raise PermanentError(
+            raise NoSuchKind(
                 f"cannot find kind {kind} of {api_version}: the cluster has none",
                 hint=f"add the addon that brings it: {addon}" if addon else "",
             )

@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 import structlog
 
 from reconciler.targets.kubernetes.client import Client, Gone
-from reconciler.targets.kubernetes.discovery import Discovery
+from reconciler.targets.kubernetes.discovery import Discovery, NoSuchKind
 from reconciler.targets.kubernetes.health import assess, takes_time
 from reconciler.targets.kubernetes.manifests import (
     OWNER_LABEL,
@@ -89,8 +89,7 @@ class Watches:
                 continue
             except Gone:
                 continue
-            except PermanentError:
-                # No such kind here yet; an add-on may bring it.
+            except (NoSuchKind, PermanentError):
                 await asyncio.sleep(longest)
                 continue
             except FoundryError as error:
