@@ -17,7 +17,7 @@ from reconciler.clusters import Maker
 from reconciler.daemon_http import ask_daemon
 from reconciler.drain import cordon
 from reconciler.drain import drain as drain_nodes
-from reconciler.foundry import files_of, home_of, makers_of
+from reconciler.foundry import Home, files_of, home_of, makers_of
 from reconciler.hardware import hardware
 from reconciler.load import load
 from reconciler.overlay import overlay
@@ -63,7 +63,7 @@ def status(context: Context) -> int:
 async def _rows(context: Context) -> list[dict[str, Any]]:
     declared, makers = _declared(context), _makers(context)
     wanted = {maker_of(item) for item in declared.values()}
-    daemon = await ask_daemon(home_of(*_place(context)).daemon) or {"steps": {}}
+    daemon = await ask_daemon(_home(context).daemon) or {"steps": {}}
     rows = []
     for name, open_maker in makers.items():
         if name not in wanted:
@@ -304,18 +304,16 @@ def _find(context: Context, project: str, name: str) -> tuple[Cluster, Maker]:
     return found, _makers(context)[maker_of(found) or ""]()
 
 
-def _place(context: Context) -> tuple[Any, str, str | None]:
-    return context.repo, context.environment, context.state
+def _home(context: Context) -> Home:
+    return home_of(context.repo, context.environment, context.state)
 
 
 def _makers(context: Context) -> Mapping[str, Any]:
-    home = home_of(*_place(context))
-    return makers_of(home, context.environment, _reader(context))
+    return makers_of(_home(context), context.environment, _reader(context))
 
 
 def _reader(context: Context) -> Callable[[Credential], str]:
-    home = home_of(*_place(context))
-    files = files_of(context.repo, context.environment, home)
+    files = files_of(context.repo, context.environment, _home(context))
     return partial(read_credential, files=files)
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 import orjson
 
 from reconciler import faults
+from reconciler.secrecy import Mask
 from reconciler.targets.terraform.command import (
     PLAN_S,
     READ_S,
@@ -86,7 +87,7 @@ class Root:
         arguments = "-input=false", "-lock=false", "-detailed-exitcode", "-json"
         seen = await self._read("plan", *arguments, timeout_s=PLAN_S)
         if seen.code not in {0, _CHANGES}:
-            raise failure("compare", self.noun, diagnostics(seen.out) + seen.err)
+            raise failure("compare", self.noun, self._said(seen))
         said = [orjson.loads(line) for line in seen.out.splitlines()]
         changes = [s["change"] for s in said if s.get("type") == "planned_change"]
         return tuple(sorted(f"{c['action']} {c['resource']['addr']}" for c in changes))
@@ -104,7 +105,7 @@ class Root:
         arguments = "-input=false", "-lock=false", "-json", f"-out={_PLAN}", *how
         made = await self._read("plan", *arguments, timeout_s=PLAN_S)
         if made.code:
-            raise failure("plan", self.noun, diagnostics(made.out) + made.err)
+            raise failure("plan", self.noun, self._said(made))
         shown = await self._read("show", "-json", _PLAN)
         if shown.code:
             raise failure("read plan of", self.noun, shown.err)
@@ -150,6 +151,10 @@ class Root:
         if done.code:
             raise failure("apply", self.noun, diagnostics(done.out))
         faults.point("terraform after apply")
+
+    def _said(self, done: Finished) -> str:
+        """Why it failed, without the credentials: a provider may quote them."""
+        return Mask(self.secrets.values())(diagnostics(done.out) + done.err)
 
     async def _apply(self, plan: Path, line: Line) -> Finished:
         return await self.command.write(
