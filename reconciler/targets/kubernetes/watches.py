@@ -117,10 +117,10 @@ class Watches:
             which, (health, why) = identify(live), assess(live)
             for event, told in waiting:
                 if word == "DELETED" or (
-                    takes_time(which) and health != Health.APPLIED
+                    takes_time(which) and health is not Health.APPLIED
                 ):
                     event.set()
-                elif health == Health.APPLIED:
+                elif health is Health.APPLIED:
                     told(f"{which}: {why}")
         uid = metadata["uid"]
         before = self._prints.get(uid)
