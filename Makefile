@@ -50,6 +50,7 @@ scan: .tools/checkov/done
 
 tools:
 	tools/debian.sh
+	tools/javascript.sh
 	tools/build.sh kubernetes clusters forge
 
 bench: .venv/test

@@ -16,6 +16,7 @@ from gateway.files import Files, compile_bundle
 from gateway.logs import configure
 from gateway.supervisor import Supervisor, bind
 from schemas.errors import FoundryError, SpecError
+from schemas.gateway_toml import json_schema
 
 __all__ = ["main"]
 
@@ -32,18 +33,26 @@ def main(argv: list[str] | None = None) -> None:
         help="the TOML file (BUD_GATEWAY_CONFIG, default gateway.toml)",
     )
     parser.add_argument(
-        "--check", action="store_true", help="read the files, say what is wrong, exit"
+        "verb",
+        nargs="?",
+        choices=["run", "check", "schema"],
+        default="run",
+        help="run (default); check: read the files, say what is wrong; schema: of the file",
     )
     options = parser.parse_args(argv)
+    if options.verb == "schema":
+        sys.stdout.write(json_schema())
+        return
     configure()
+    check = options.verb == "check"
     try:
-        asyncio.run(_run(options.config, check=options.check))
+        asyncio.run(_run(options.config, check=check))
     except SpecError as error:
         sys.stderr.write(f"{error}\n")
         sys.exit(USAGE)
     except FoundryError as error:
         sys.stderr.write(f"{error}\n")
-        sys.exit(USAGE if options.check else FAILED)
+        sys.exit(USAGE if check else FAILED)
 
 
 async def _run(config: Path, *, check: bool) -> None:

@@ -18,7 +18,14 @@ from pydantic import BaseModel, ValidationError
 from schemas.errors import Problem, SpecError
 from schemas.gateway import Addresses, GatewayConfig
 
-__all__ = ["dump", "dump_addresses", "dump_table", "load", "load_addresses"]
+__all__ = [
+    "dump",
+    "dump_addresses",
+    "dump_table",
+    "json_schema",
+    "load",
+    "load_addresses",
+]
 
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
 
@@ -49,6 +56,12 @@ def dump_table(path: str, model: BaseModel) -> str:
 def dump_addresses(addresses: Addresses) -> str:
     """Write the discovery file, sorted and with one final newline."""
     return json.dumps(addresses.model_dump(), indent=1, sort_keys=True) + "\n"
+
+
+def json_schema() -> str:
+    """Write the schema of the config for editors, such as Taplo's."""
+    schema = GatewayConfig.model_json_schema()
+    return json.dumps(schema, indent=2, sort_keys=True) + "\n"
 
 
 def load(text: str, *, file: str = "gateway.toml") -> GatewayConfig:

@@ -35,7 +35,7 @@ _FINISH = {
     "refusal": "content_filter",
 }
 _SAME = ("temperature", "top_p", "top_k", "stream")
-_UNSAID = ("logprobs", "top_logprobs", "logit_bias", "audio", "prediction")
+_UNSAID = ("logprobs", "seed", "frequency_penalty", "presence_penalty")
 _CHOICES = {
     "auto": {"type": "auto"},
     "required": {"type": "any"},

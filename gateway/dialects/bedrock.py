@@ -17,16 +17,7 @@ from gateway.dialects import chat, frame
 __all__ = ["EVENT_STREAM", "BedrockEvents", "answer", "request"]
 
 EVENT_STREAM = b"application/vnd.amazon.eventstream"
-_UNSAID = (
-    "logprobs",
-    "top_logprobs",
-    "logit_bias",
-    "audio",
-    "prediction",
-    "seed",
-    "presence_penalty",
-    "frequency_penalty",
-)
+_UNSAID = ("logprobs", "seed", "presence_penalty", "frequency_penalty")
 _FINISH = {
     "end_turn": "stop",
     "stop_sequence": "stop",
@@ -49,7 +40,7 @@ def request(document: dict[str, Any], model: str) -> bytes:  # noqa: ARG001  it 
     Raises:
         BadRequest: it asks for what the API cannot do.
     """
-    chat.refuse(document, _UNSAID)
+    chat.refuse(document, _UNSAID, if_false=("parallel_tool_calls",))
     if chat.schema_of(document) is not None:
         raise chat.cannot("response_format")
     system, messages = _messages(document.get("messages") or [])

@@ -27,6 +27,46 @@ __all__ = [
 ]
 
 DONE = b"data: [DONE]\n\n"
+_OF_OPENAI = (
+    "audio",
+    "function_call",
+    "functions",
+    "logit_bias",
+    "moderation",
+    "prediction",
+    "top_logprobs",
+    "web_search_options",
+)
+# Of vLLM: sampling and templates that a provider's API leaves to itself.
+_OF_ENGINES = (
+    "allowed_token_ids",
+    "bad_words",
+    "chat_template",
+    "chat_template_kwargs",
+    "continue_final_message",
+    "documents",
+    "echo",
+    "ignore_eos",
+    "include_stop_str_in_output",
+    "length_penalty",
+    "min_p",
+    "min_tokens",
+    "mm_processor_kwargs",
+    "prompt_logprobs",
+    "repetition_penalty",
+    "return_token_ids",
+    "return_tokens_as_token_ids",
+    "stop_token_ids",
+    "structured_outputs",
+    "thinking_token_budget",
+    "truncate_prompt_tokens",
+    "use_beam_search",
+)
+_IF_FALSE = (
+    "add_generation_prompt",
+    "skip_special_tokens",
+    "spaces_between_special_tokens",
+)
 
 
 def cannot(field: str) -> BadRequest:
@@ -37,17 +77,26 @@ def cannot(field: str) -> BadRequest:
     )
 
 
-def refuse(document: dict[str, Any], fields: Iterable[str]) -> None:
-    """Refuse by name what the other API has no words for.
+def refuse(
+    document: dict[str, Any], fields: Iterable[str], *, if_false: Iterable[str] = ()
+) -> None:
+    """Refuse by name what would change the answer and cannot be said.
+
+    Hints and bookkeeping (effort, metadata, tiers) are left out without a word.
 
     Raises:
         BadRequest: one of the fields is asked for, or several answers are.
     """
-    for field in fields:
+    for field in (*_OF_OPENAI, *_OF_ENGINES, *fields):
         if document.get(field):
+            raise cannot(field)
+    for field in (*_IF_FALSE, *if_false):
+        if document.get(field) is False:
             raise cannot(field)
     if document.get("n", 1) not in {None, 1}:
         raise cannot("n")
+    if "audio" in (document.get("modalities") or ()):
+        raise cannot("modalities")
 
 
 def text_of(content: object) -> str:

@@ -24,7 +24,6 @@ __all__ = [
     "rerank_request",
 ]
 
-_UNSAID = ("top_logprobs", "logit_bias", "audio", "prediction")
 _SAID = {
     "temperature": "temperature",
     "top_p": "p",
@@ -50,7 +49,7 @@ def request(document: dict[str, Any], model: str) -> bytes:
     Raises:
         BadRequest: it asks for what the API cannot do.
     """
-    chat.refuse(document, _UNSAID)
+    chat.refuse(document, (), if_false=("parallel_tool_calls",))
     out: dict[str, Any] = {
         "model": model,
         "messages": [_message(message) for message in document.get("messages") or ()],

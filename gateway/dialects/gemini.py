@@ -16,7 +16,7 @@ from gateway.openai import BadRequest
 
 __all__ = ["GeminiEvents", "answer", "embed_answer", "embed_request", "request"]
 
-_UNSAID = ("logit_bias", "audio", "prediction", "logprobs", "top_logprobs")
+_UNSAID = ("logprobs",)
 _SAID = {
     "temperature": "temperature",
     "top_p": "topP",
@@ -37,7 +37,7 @@ def request(document: dict[str, Any], model: str) -> bytes:  # noqa: ARG001  it 
     Raises:
         BadRequest: it asks for what the API cannot do.
     """
-    chat.refuse(document, _UNSAID)
+    chat.refuse(document, _UNSAID, if_false=("parallel_tool_calls",))
     system, contents = _contents(document.get("messages") or [])
     out: dict[str, Any] = {"contents": contents, **_tools(document)}
     if system:

@@ -308,7 +308,7 @@ def _alive(pid: int) -> bool:
 @click.command(context_settings={"ignore_unknown_options": True})
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def gateway(arguments: tuple[str, ...]) -> None:
-    """Run the data path alone: --config FILE, --check."""
+    """Run the data path alone: [check | schema] --config FILE."""
     argv = [sys.executable, "-m", "gateway", *arguments]
     # It takes this process's place, so that signals reach it.
     os.execve(sys.executable, argv, os.environ | {"PYTHONPATH": str(ROOT)})

@@ -244,7 +244,7 @@ async def test_a_check_names_the_mistake_and_exits_2(
         sys.executable,
         "-m",
         "gateway",
-        "--check",
+        "check",
         "--config",
         str(gateway.folder / "bad.toml"),
         cwd=TREE,

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import re
 import tomllib
 from datetime import UTC, datetime
 
+import jsonschema
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -25,10 +28,12 @@ from schemas.gateway_toml import (
     dump,
     dump_addresses,
     dump_table,
+    json_schema,
     load,
     load_addresses,
 )
 from schemas.units import Duration
+from tests.gateway.wire import TREE
 
 CONFIG = GatewayConfig(
     gateway=Listener(listen="127.0.0.1:8000", hold=Duration("5s")),
@@ -160,3 +165,25 @@ def test_a_pepper_changes_the_hash_and_its_name() -> None:
     assert hash_key("k").startswith("sha256:")
     assert hash_key("k", pepper=b"p").startswith("hmac-sha256:")
     assert hash_key("k", pepper=b"p") != hash_key("k", pepper=b"q")
+
+
+SCHEMA_FILE = TREE / "schemas" / "gateway.schema.json"
+
+
+def test_the_committed_schema_is_current(update_golden: bool) -> None:
+    if update_golden:
+        SCHEMA_FILE.write_text(json_schema())
+    assert SCHEMA_FILE.read_text() == json_schema()
+
+
+def test_an_editor_accepts_what_the_gateway_does_and_sees_a_wrong_word() -> None:
+    schema = json.loads(json_schema())
+    jsonschema.Draft202012Validator.check_schema(schema)
+    page = (TREE / "docs" / "gateway.md").read_text()
+    [example, *_] = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
+    for text in (dump(CONFIG), example):
+        load(text)
+        jsonschema.validate(tomllib.loads(text), schema)
+    wrong = tomllib.loads(example.replace("workers", "wrokers"))
+    with pytest.raises(jsonschema.ValidationError, match="wrokers"):
+        jsonschema.validate(wrong, schema)
