@@ -183,7 +183,9 @@ def test_an_editor_accepts_what_the_gateway_does_and_sees_a_wrong_word() -> None
     [example, *_] = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
     for text in (dump(CONFIG), example):
         load(text)
-        jsonschema.validate(tomllib.loads(text), schema)
+        # As editors do it: a time of TOML's is a text of JSON's.
+        said = json.dumps(tomllib.loads(text), default=datetime.isoformat)
+        jsonschema.validate(json.loads(said), schema)
     wrong = tomllib.loads(example.replace("workers", "wrokers"))
     with pytest.raises(jsonschema.ValidationError, match="wrokers"):
         jsonschema.validate(wrong, schema)
