@@ -11,16 +11,25 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import accumulate
 from typing import Any
 
-__all__ = ["LIMIT", "comment", "marker", "safe"]
+__all__ = ["LIMIT", "comment", "marker", "safe", "unreadable"]
 
 Data = Mapping[str, Any]
 
 LIMIT = 65_535
 """Characters; what GitHub takes, the least of the forges."""
-_RESERVE = 6_000
+_RESERVE = 4_000
 """Kept for what stands after the table when deletes alone would fill a comment."""
+_NAMES_MAX = 25_000
+"""Characters of names of what is grave, about 600 objects. What stands before and after
+them is bounded to less than the rest of a comment."""
+_VERDICT_MAX = 18_000
+_LONGEST = 300
+"""Characters of one text from outside; the document has all of it."""
+_LINES = 15
+"""Failures, and measurements, that an outcome shows."""
 _FOLDED_MAX = 6_000
 """Of one object's folded diff: 40 objects with large diffs must not hide the rest."""
 
@@ -72,9 +81,18 @@ def comment(document: Data, *, link: str = "") -> str:
     return whole
 
 
+def unreadable(document: Data) -> bool:
+    """Whether more of it is grave than a comment can show: nobody can approve that."""
+    kept = [c for c in document["changes"] if _grave(c, document)]
+    return _size(_names(kept)) > _NAMES_MAX
+
+
 def safe(text: str) -> str:
     """Text from outside as inline code: it mentions nobody and ends nothing."""
-    seen = _UNSEEN.sub(lambda m: f"U+{ord(m[0]):04X}", " ".join(text.split()))
+    short = (
+        text if len(text) <= _LONGEST else text[:_LONGEST] + "\N{HORIZONTAL ELLIPSIS}"
+    )
+    seen = _UNSEEN.sub(lambda m: f"U+{ord(m[0]):04X}", " ".join(short.split()))
     return f"`{seen.replace('`', chr(39)).replace('|', chr(0x2502)) or ' '}`"
 
 
@@ -134,6 +152,14 @@ def _table(kept: list[Data], rest: list[Data], room: int) -> list[str]:
     """All grave rows; wide ones if they fit, lean ones else, names at the least."""
     if not kept and not rest:
         return []
+    if _size(_names(kept)) > _NAMES_MAX:
+        return [
+            (
+                f"**{len(kept)} objects are deleted or fail their SLO: too many to be shown, "
+                "so this plan cannot be approved. Split the pull request.**"
+            ),
+            "",
+        ]
     for head, row in ((_HEAD, _row), (_LEAN, _lean_row)):
         rows = [row(change) for change in kept]
         if _size((*head, *rows)) > room:
@@ -148,18 +174,11 @@ def _table(kept: list[Data], rest: list[Data], room: int) -> list[str]:
         missing = len(rest) - len(others)
         more = [f"... and {missing} more, none of them a delete or a failing SLO", ""]
         return [*head, *rows, *others, "", *(more if missing else [])]
-    names = [f"{c['action']} {c['object']}" for c in kept]
-    lines = [f"`{name}`" for name in names]
-    if _size(lines) <= room:
-        return [*lines, "", f"... and {len(rest)} more, none of them grave", ""]
-    # More than can be shown cannot be approved: `unreadable` says so to apply.
-    return [
-        (
-            f"**{len(kept)} objects are deleted or fail their SLO: too many to be shown, "
-            "so this plan cannot be approved. Split the pull request.**"
-        ),
-        "",
-    ]
+    return [*_names(kept), "", f"... and {len(rest)} more, none of them grave", ""]
+
+
+def _names(kept: list[Data]) -> list[str]:
+    return [f"`{change['action']} {change['object']}`" for change in kept]
 
 
 def _row(change: Data) -> str:
@@ -264,19 +283,44 @@ def _money(low: float | None, high: float | None) -> str:
 
 def _verdict(document: Data) -> list[str]:
     """What policies refuse, whom they ask, what they warn of."""
+    for most in (20, 3, 0):
+        lines = [
+            _judged(result, most)
+            for kind in ("deny", "approve", "warn")
+            for result in document["policy"]
+            if result["result"] == kind
+        ]
+        if _size(lines) <= _VERDICT_MAX // 2:
+            break
+    lines += _widened(document)
+    passed = sum(r["result"] == "pass" for r in document["policy"])
+    others = Counter(r["result"] for r in document["policy"])
+    summary = f"Policy: {passed} pass, {others['warn']} warn, {others['deny']} deny."
+    shown = [
+        line
+        for line, end in zip(lines, accumulate(len(n) + 1 for n in lines), strict=True)
+        if end <= _VERDICT_MAX
+    ]
+    if len(shown) < len(lines):
+        shown.append(f"- {len(lines) - len(shown)} more in the document")
+    return [*shown, *([""] if shown else []), summary, ""]
+
+
+def _judged(result: Data, most: int) -> str:
+    kind, details = result["result"], result["details"]
+    said = "; ".join(safe(detail) for detail in details[:most])
+    more = f" and {len(details) - most} more" if len(details) > most else ""
+    return (
+        f"- {_RESULT_SIGNS[kind]} **{_WORDS[kind]}** {safe(result['policy'])}: "
+        f"{said}{more}{_asked(result)}"
+    )
+
+
+def _widened(document: Data) -> list[str]:
+    """Deletes of what is in use, and who is let in."""
     lines = []
-    for kind in ("deny", "approve", "warn"):
-        for result in document["policy"]:
-            if result["result"] == kind:
-                what = "; ".join(safe(d) for d in result["details"][:20])
-                left = len(result["details"]) - 20
-                more = f" and {left} more" if left > 0 else ""
-                lines.append(
-                    f"- {_RESULT_SIGNS[kind]} **{_WORDS[kind]}** "
-                    f"{safe(result['policy'])}: {what}{more}{_asked(result)}"
-                )
+    gone = {c["object"] for c in document["changes"] if c["action"] == "delete"}
     for route in document["routes"]:
-        gone = {c["object"] for c in document["changes"] if c["action"] == "delete"}
         carried = route["traffic"]
         if gone & {*route["through"]} and carried and carried["requests"]:
             lines.append(
@@ -288,10 +332,7 @@ def _verdict(document: Data) -> list[str]:
         f"- {_RESULT_SIGNS['warn']} **wider access** {safe(grant)}"
         for grant in document["access"]["wider"][:20]
     ]
-    passed = sum(r["result"] == "pass" for r in document["policy"])
-    others = Counter(r["result"] for r in document["policy"])
-    summary = f"Policy: {passed} pass, {others['warn']} warn, {others['deny']} deny."
-    return [*lines, *([""] if lines else []), summary, ""]
+    return lines
 
 
 _WORDS = {"deny": "refused by", "approve": "approval for", "warn": "warning of"}
@@ -307,7 +348,7 @@ def _asked(result: Data) -> str:
 def _held(blocked: list[Data]) -> list[str]:
     lines = [
         f"- held back ({item['waits']}): {safe(item['key'])}: {safe(item['detail'])}"
-        for item in blocked[:50]
+        for item in blocked[:_LINES]
     ]
     if len(blocked) > len(lines):
         lines.append(f"- held back: {len(blocked) - len(lines)} more")
@@ -483,7 +524,7 @@ def _outcome(data: Data) -> list[str]:
     lines += [", ".join(f"{n} {kind}" for kind, n in sorted(counts.items())), ""]
     lines += [
         f"- **{o['outcome']}** {safe(o['key'])}: {safe(o['error'])}"
-        for o in failed[:30]
+        for o in failed[:_LINES]
     ]
     if data["measured"]:
         lines += ["", "| endpoint | predicted TTFT ms | measured | predicted TPOT ms | measured |",
@@ -491,6 +532,6 @@ def _outcome(data: Data) -> list[str]:
         lines += [
             f"| {safe(m['object'])} | {_number(m['ttftPredicted'])} | {_number(m['ttft'])} "
             f"| {_number(m['tpotPredicted'])} | {_number(m['tpot'])} |"
-            for m in data["measured"]
+            for m in data["measured"][:_LINES]
         ]
     return [*lines, ""]

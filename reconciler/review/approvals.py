@@ -14,6 +14,7 @@ from typing import Any
 
 from reconciler.forge.base import Approval
 from reconciler.store import Review
+from renderers.comment import unreadable
 
 __all__ = ["Judgement", "judge"]
 
@@ -45,6 +46,8 @@ def judge(
         else:
             good.add(approval.by)
     problems = [*_state(review, now), *_denied(document)]
+    if unreadable(document):
+        problems.append("more is deleted or fails than a comment can show: split it")
     for wanted in document["approvals"]:
         people = {
             login
