@@ -25,7 +25,7 @@ from gateway.gating import Guard
 from gateway.http1 import LAST_CHUNK, chunk, response_head
 from gateway.judge import Judge, Unjudged
 from gateway.ports import Client
-from gateway.semantic import Neighbours
+from gateway.semantic import Neighbours, Place
 from gateway.sift import Sift, Span, redact
 from gateway.texts import Part, parts_of
 
@@ -278,7 +278,7 @@ class _Passage:
         self.flagged: list[str] = []
         self.key: bytes | None = None
         """Under which its answer is to be kept."""
-        self.place: Any = None
+        self.place: Place | None = None
         """Among the prompts that were embedded."""
 
     def write_head(
