@@ -21,9 +21,9 @@ import yaml
 
 from reconciler import faults
 from reconciler.secrets import Vault
-from reconciler.targets.ansible.machines import Shell, shell
+from reconciler.targets.ansible.machines import Answer, Shell, shell
 from reconciler.targets.ansible.play import Played, play
-from reconciler.targets.ansible.view import Records, live_of, records_of
+from reconciler.targets.ansible.view import Records, live_of, of_cluster, records_of
 from reconciler.targets.base import Progress
 from reconciler.targets.looks import Looks
 from reconciler.targets.precondition import check_precondition
@@ -126,6 +126,7 @@ class AnsibleTarget:
             gone = records.silent.keys() - {m.name for m in manifest.machines}
             played.check("apply", str(change.key.ref), gone)
             faults.point("ansible after play")
+            self._known(change.key).write_bytes(change.unit.content)
             return (await self._look(change.key, manifest, way))[1]
 
     async def delete(self, change: Change, progress: Progress) -> None:
@@ -190,12 +191,16 @@ class AnsibleTarget:
     async def _look(
         self, key: Key, manifest: MachinesManifest, way: Shell, *, again: bool = False
     ) -> tuple[Records, Live]:
-        machines = {m.name: m for m in manifest.machines}
-        records = await _records(machines, way)
-        held = read_manifest(records.unit).machines if records.units else ()
-        if further := {m.name: m for m in held if m.name not in machines}:
-            # The unit before had more of them, and they still hold it.
-            records = await _records({**machines, **further}, way)
+        # Also those of the unit before: no machine that holds something is forgotten.
+        before = read_manifest(self._known(key).read_bytes()).machines
+        asked = {m.name: m for m in (*before, *manifest.machines)}
+        answers = await _ask(asked, way)
+        records = records_of(answers)
+        if records.units:
+            held = {m.name: m for m in read_manifest(records.unit).machines}
+            more = {name: m for name, m in held.items() if name not in asked}
+            answers |= await _ask(more, way)
+            records = records_of(of_cluster(answers, held))
         drift: tuple[str, ...] = ()
         if records.whole and not records.silent:
             drift = await self.looks.drift(
@@ -278,8 +283,9 @@ class AnsibleTarget:
             if change.unit is not None:
                 content = change.unit.content
                 manifest = read_manifest(content)
-                self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-                known.write_bytes(content)
+                if not known.exists():
+                    self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+                    known.write_bytes(content)
             elif known.exists():
                 manifest = read_manifest(known.read_bytes())
             else:
@@ -300,13 +306,13 @@ class AnsibleTarget:
         return shell(self.folder / "ssh", ssh_key, manifest.machines)
 
     def _known(self, key: Key) -> Path:
-        """The unit that this machine was last asked about: where to look."""
+        """The last unit that is whole, or the first that was asked for: where to look."""
         return self.folder / f"{key.ref.project}.{key.ref.name}.unit"
 
 
-async def _records(machines: Mapping[str, Machine], way: Shell) -> Records:
+async def _ask(machines: Mapping[str, Machine], way: Shell) -> dict[str, Answer]:
     said = await asyncio.gather(*(way.run(m, _RECORD) for m in machines.values()))
-    return records_of(dict(zip(machines, said, strict=True)))
+    return dict(zip(machines, said, strict=True))
 
 
 def _silent(_: str) -> None:

@@ -7,7 +7,7 @@ strayed, out of reach in part, or unknown; it is decided here and nowhere else.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 
@@ -17,7 +17,7 @@ from reconciler.targets.ansible.machines import Answer
 from reconciler.values import Health, Key, Live, Presence
 from schemas.errors import TemporaryError
 
-__all__ = ["Records", "live_of", "records_of"]
+__all__ = ["Records", "live_of", "of_cluster", "records_of"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +77,18 @@ def records_of(answers: Mapping[str, Answer]) -> Records:
         and all(whole for _, _, whole in found.values()),
         silent=silent,
     )
+
+
+def of_cluster(
+    answers: Mapping[str, Answer], held: Container[str]
+) -> dict[str, Answer]:
+    """Answers of machines that the cluster has: one that is only wanted says nothing
+    of what lives, until it holds something itself."""
+    return {
+        name: answer
+        for name, answer in answers.items()
+        if name in held or (answer.reached and not answer.code)
+    }
 
 
 def live_of(key: Key, records: Records, drift: tuple[str, ...]) -> Live:

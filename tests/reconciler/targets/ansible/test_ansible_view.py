@@ -3,7 +3,7 @@
 import pytest
 
 from reconciler.targets.ansible.machines import Answer
-from reconciler.targets.ansible.view import live_of, records_of
+from reconciler.targets.ansible.view import live_of, of_cluster, records_of
 from reconciler.values import Health, Key, Live, Presence
 from schemas.errors import TemporaryError
 from schemas.objects import Ref
@@ -56,6 +56,16 @@ def test_states_are_told_apart(
 def test_a_silent_machine_changes_nothing_of_what_is_there() -> None:
     """It cannot be changed anyway: a plan must not try every five seconds."""
     assert live(a=record(), b=SILENT).digest == live(a=record(), b=record()).digest
+
+
+def test_a_machine_that_is_only_wanted_does_not_make_a_cluster_half() -> None:
+    """Else a plan that adds one would always find that the cluster moved."""
+    wanted = {"a": record(), "new": EMPTY, "gone": SILENT}
+    found = live_of(KEY, records_of(of_cluster(wanted, {"a"})), ())
+    assert found == live(a=record())
+    # One that holds something is part of it, wanted or not.
+    half = of_cluster({"a": record(), "old": record("b")}, {"a"})
+    assert live_of(KEY, records_of(half), ()).health is Health.DEGRADED
 
 
 def test_drift_and_halves_never_look_like_the_unit() -> None:
