@@ -33,7 +33,7 @@ from reconciler.review.confine import confine
 from reconciler.review.facts import facts_of, guards_of
 from reconciler.values import Commit
 from schemas.catalog import catalog
-from schemas.errors import FoundryError, SpecError
+from schemas.errors import FoundryError
 
 __all__ = ["Describing"]
 
@@ -93,12 +93,10 @@ def answer(state: Describing, request: dict[str, Any]) -> bytes:
             data = state.guards(*arguments)
         else:
             data = state.describe(*arguments)
-    except SpecError as error:
-        data = {"error": str(error), "kind": "spec"}
     except FoundryError as error:
-        data = {"error": str(error), "kind": "permanent"}
+        data = {"error": str(error)}
     except (MemoryError, RecursionError) as error:
-        data = {"error": f"cannot plan: {type(error).__name__}", "kind": "permanent"}
+        data = {"error": f"cannot plan: {type(error).__name__}"}
     return orjson.dumps(data)
 
 
@@ -107,18 +105,11 @@ def _forked(state: Describing, request: dict[str, Any]) -> bytes:
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
-        os.close(reader)
-        code = 1
         try:
-            confine([Path(request["root"]), *_needed()])
-            data = answer(state, request)
-        except FoundryError as error:
-            data = orjson.dumps({"error": str(error), "kind": "permanent"})
+            os.close(reader)
+            _answer_shut_in(state, request, writer)
         finally:
-            with os.fdopen(writer, "wb") as out:
-                out.write(data)
-            code = 0
-            os._exit(code)
+            os._exit(0)  # whatever went wrong, this copy must not go on as we do
     os.close(writer)
     try:
         return _collect(reader, request["seconds"])
@@ -128,26 +119,34 @@ def _forked(state: Describing, request: dict[str, Any]) -> bytes:
         os.waitpid(child, 0)
 
 
+def _answer_shut_in(state: Describing, request: dict[str, Any], writer: int) -> None:
+    try:
+        confine([Path(request["root"]), *_needed()])
+        data = answer(state, request)
+    except FoundryError as error:
+        data = orjson.dumps({"error": str(error)})
+    with os.fdopen(writer, "wb") as out:
+        out.write(data)
+
+
 def _collect(reader: int, seconds: float) -> bytes:
     parts, size, end = [], 0, time.monotonic() + seconds
     while True:
         left = end - time.monotonic()
         if left <= 0 or not select.select([reader], [], [], left)[0]:
             said = f"cannot plan: no answer in {seconds:g} s"
-            return orjson.dumps({"error": said, "kind": "permanent"})
+            return orjson.dumps({"error": said})
         part = os.read(reader, 1 << 20)
         size += len(part)
         if size > MAX_ANSWER:
-            return orjson.dumps(
-                {"error": "cannot plan: too large", "kind": "permanent"}
-            )
+            return orjson.dumps({"error": "cannot plan: too large"})
         if not part:
             break
         parts.append(part)
     whole = b"".join(parts)
     if not whole:
         said = "cannot plan: the planner was ended by its limits of memory or time"
-        return orjson.dumps({"error": said, "kind": "permanent"})
+        return orjson.dumps({"error": said})
     return whole
 
 

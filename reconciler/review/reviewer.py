@@ -9,7 +9,7 @@ goes into the ledger.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import orjson
@@ -39,6 +39,8 @@ class Reviewer:
     notify: Notify
     meters: Callable[[], Awaitable[Mapping[str, Mapping[str, float]] | None]]
     """The gateway's counters by route; None while none answers."""
+    _statuses: dict[str, tuple[str, str, str]] = field(default_factory=dict)
+    """Commit -> what was last said of it: forges keep every status, and count them."""
 
     @property
     def store(self) -> Store:
@@ -264,7 +266,9 @@ class Reviewer:
     ) -> None:
         text = self.planner.pipeline.mask(said)
         link = self._link(review) if review else ""
-        await self.forge.set_status(pull.head, self.context, state, text, link)
+        if self._statuses.get(pull.head) != (state, text, link):
+            await self.forge.set_status(pull.head, self.context, state, text, link)
+            self._statuses[pull.head] = state, text, link
 
     def _link(self, review: Review) -> str:
         if self.settings.public_url is None:

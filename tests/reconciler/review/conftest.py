@@ -8,7 +8,7 @@ import subprocess
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from textwrap import dedent
@@ -83,7 +83,6 @@ class House:
     told: list[tuple[str, str]]
     targets: dict[str, MemoryTarget]
     port: int = 0
-    canaries: list[str] = field(default_factory=list)
 
     @property
     def repo(self) -> str:
