@@ -106,7 +106,9 @@ class Gate:
         if guards and not await self._look_at_request(passage, guards):
             return
         caching = exchange.route.caching
-        if caching is not None and exchange.request.source is None:
+        # A response has an identity that clients ask for: none is given twice.
+        request = exchange.request
+        if caching is not None and request.source is None and request.echo is None:
             key = passage.key = cache_key(
                 exchange.key, exchange.route, exchange.request
             )

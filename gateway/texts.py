@@ -55,7 +55,10 @@ def parts_of(document: dict[str, Any]) -> Iterator[Part]:
     else:
         yield from _growing(delta, place)
     if isinstance(document.get("type"), str):  # an event that says all of it again
-        yield from _named(document, ("text",), None)
+        yield from _named(document, ("text", "arguments"), None)
+        for whole in (document.get("item"), document.get("part")):
+            if isinstance(whole, dict):
+                yield from _item(whole)
         response = document.get("response")
         if isinstance(response, dict):
             yield from _texts(response, "output")
@@ -70,10 +73,14 @@ def _texts(holder: dict[str, Any], field: str) -> Iterator[Part]:
         if isinstance(item, str):
             yield Part(value, index, None)
         elif isinstance(item, dict):
-            yield from _named(item, ("text", "thinking", "arguments", "output"), None)
-            yield from _calls(item, None)
-            if "content" in item:
-                yield from _texts(item, "content")
+            yield from _item(item)
+
+
+def _item(item: dict[str, Any]) -> Iterator[Part]:
+    yield from _named(item, ("text", "thinking", "arguments", "output"), None)
+    yield from _calls(item, None)
+    if "content" in item:
+        yield from _texts(item, "content")
 
 
 def _growing(delta: object, place: int) -> Iterator[Part]:

@@ -15,6 +15,7 @@ from aiohttp.typedefs import Handler
 
 from gateway.cold import batches, counting, files, responses, uploads
 from gateway.cold.batch_run import BatchRunner
+from gateway.cold.call import Broken
 from gateway.cold.jobs import Jobs, Trade
 from gateway.cold.relay import JSON, ColdRuntime
 from gateway.dialects.choose import error_for
@@ -99,6 +100,8 @@ class ColdSide:
             error = _error(
                 request, bad.status, str(bad), code=bad.code, param=bad.param
             )
+        except Broken:
+            error = _error(request, HTTPStatus.BAD_GATEWAY, "the upstream broke off")
         except TimeoutError:
             error = _error(
                 request, HTTPStatus.REQUEST_TIMEOUT, "the body stopped coming"

@@ -6,16 +6,13 @@ template: vLLM's ``/tokenize``, or the count of Anthropic's own API.
 
 from __future__ import annotations
 
-from http import HTTPStatus
-
 import orjson
 from aiohttp import web
 
-from gateway.cold.call import Broken
 from gateway.cold.relay import ColdRuntime
 from gateway.cold.stored import answer, body_of
 from gateway.dialects import anthropic_client
-from gateway.openai import BadRequest, read_object, request_of
+from gateway.openai import read_object, request_of
 
 __all__ = ["COUNT_TOKENS", "add_routes"]
 
@@ -32,10 +29,6 @@ def add_routes(app: web.Application, runtime: ColdRuntime) -> None:
         call = runtime.call(request["key"], what, request["fields"])
         try:
             reply, whole = await call.reply(), await call.whole()
-        except Broken:
-            raise BadRequest(
-                "the upstream broke off", status=HTTPStatus.BAD_GATEWAY
-            ) from None
         finally:
             call.close()
         if reply.status != _OK:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
-from http import HTTPStatus
 from typing import Any
 
 import orjson
@@ -103,10 +102,6 @@ class Responses:
                 body = self._kept_stream(call, key, kept)
                 return await send(request, reply.status, reply.fields, body)
             whole = await call.whole()
-        except Broken:
-            raise BadRequest(
-                "the upstream broke off", status=HTTPStatus.BAD_GATEWAY
-            ) from None
         finally:
             call.close()
         if reply.status == _OK:

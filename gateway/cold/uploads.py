@@ -68,7 +68,6 @@ class Uploads:
         # Whether it streams shows in the answer; until then it may take as long
         # as its upload does.
         what = Request(op, b"", form.fields, str(form.model), False, True, source=form)
-        route_of(request["key"], what.model, op)
         return await relay(
             request, self._runtime.call(request["key"], what, request["fields"])
         )

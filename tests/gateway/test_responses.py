@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from gateway.dialects import responses_client
 from gateway.openai import BadRequest
+from gateway.texts import parts_of
 from schemas.gateway import GatewayConfig, Key, Route, Target, hash_key
 from schemas.gateway import Store as StoreTable
 from tests.gateway.wire import (
@@ -442,3 +443,13 @@ def test_a_stream_ends_with_all_that_it_brought() -> None:
     added = [e["item"]["id"] for e in events if e["type"].endswith("item.added")]
     done = [e["item"]["id"] for e in events if e["type"].endswith("item.done")]
     assert added == done == [item["id"] for item in whole["output"]]
+
+
+def test_a_guardrail_sees_every_event_that_says_the_words() -> None:
+    told = 0
+    for one in translated(STREAM):
+        seen = json.dumps([part.text for part in parts_of(one)])
+        if "hello" in json.dumps(one):
+            told += 1
+            assert "hello" in seen, one["type"]
+    assert told == 4
