@@ -14,6 +14,15 @@ __all__ = ["Channel", "Part", "parts_of"]
 Channel: TypeAlias = tuple[int, str] | None
 """Pieces of one text that come in many events share one; None: a text of its own."""
 
+_FIELDS = (
+    "messages",
+    "input",
+    "output",
+    "content",
+    "prompt",
+    "instructions",
+    "system",
+)
 _WORDS = ("content", "text", "reasoning_content", "reasoning", "refusal", "thinking")
 _GROWING = (*_WORDS, "partial_json")
 
@@ -37,10 +46,7 @@ class Part(NamedTuple):
 
 def parts_of(document: dict[str, Any]) -> Iterator[Part]:
     """Find every text of a request, an answer or an event."""
-    for field in ("messages", "input", "output", "content"):
-        if field in document:
-            yield from _texts(document, field)
-    for field in ("prompt", "instructions", "system"):
+    for field in _FIELDS:
         if field in document:
             yield from _texts(document, field)
     for index, choice in enumerate(_objects(document.get("choices"))):
