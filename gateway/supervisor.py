@@ -14,7 +14,7 @@ import sys
 import time
 import uuid
 from asyncio.subprocess import Process, create_subprocess_exec
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -111,16 +111,16 @@ class Supervisor:
         self.authority = Authority()
         self.books: Books | None = None
         self._telemetry: Telemetry | None = None
+        self._snapshot = bundle, compile_bundle(bundle)
         if listener.usage is not None:
             folder = files.config.parent / listener.usage
-            self._telemetry = _telemetry(bundle)
+            self._telemetry = _telemetry(self._snapshot[1], bundle.secrets)
             hear = self._telemetry.record if self._telemetry is not None else None
             self.books = Books(folder, self.authority, hear)
         holder = self.books.gateway if self.books else uuid.uuid4().hex
-        self._shared = _shared(bundle, self.authority, holder)
+        self._shared = _shared(self._snapshot[1], self.authority, holder)
         self._asking: set[asyncio.Task[None]] = set()
         self._engines = Engines(self._tell_loads)
-        self._snapshot = bundle, compile_bundle(bundle)
         self._hired = 0
         folder = files.config.parent
         self._tls = (
@@ -418,8 +418,9 @@ async def _aside(name: str, work: Coroutine[Any, Any, None]) -> None:
         _log.exception("stopped", task=name)
 
 
-def _shared(bundle: Bundle, authority: Authority, holder: str) -> SharedLimits | None:
-    snapshot = compile_bundle(bundle)
+def _shared(
+    snapshot: Snapshot, authority: Authority, holder: str
+) -> SharedLimits | None:
     given = snapshot.listener.shared
     if given is None:
         return None
@@ -432,8 +433,7 @@ def _shared(bundle: Bundle, authority: Authority, holder: str) -> SharedLimits |
     )
 
 
-def _telemetry(bundle: Bundle) -> Telemetry | None:
-    snapshot = compile_bundle(bundle)
+def _telemetry(snapshot: Snapshot, secrets: Mapping[str, str]) -> Telemetry | None:
     given = snapshot.listener.telemetry
     if given is None:
         return None
@@ -443,7 +443,7 @@ def _telemetry(bundle: Bundle) -> Telemetry | None:
     return Telemetry(
         given.endpoint,
         interval_s=given.interval.seconds,
-        authorization=bundle.secrets.get("gateway.telemetry.authorization"),
+        authorization=secrets.get("gateway.telemetry.authorization"),
         dialects={name: u.dialect for name, u in snapshot.upstreams.items()},
     )
 
