@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TypeVar
 
+from reconciler import naming
 from reconciler.values import Desired, Key, Rendered, Resolved, Unit
 from renderers import addons, ansible, gateway, kubernetes, local, terraform
 from schemas.access import ApiKey, Project
@@ -196,7 +197,9 @@ def _placed(
         # Its own processes, wherever they run.
         after += [other for other in by_ref[key.ref] if other != key]
     else:
-        named = {resolve_ref(desired, ref) for _, ref in references(item)}
+        named = {
+            naming.resolve_ref(desired.objects, ref) for _, ref in references(item)
+        }
         after += [
             other
             for ref in named
@@ -206,16 +209,10 @@ def _placed(
     return replace(unit, after=tuple(sorted(after)))
 
 
-def resolve_ref(desired: Desired, ref: Ref) -> Ref:
-    """A name means an object of the project, else one that all projects share."""
-    shared = Ref(ref.kind, DEFAULT_PROJECT, ref.name)
-    return ref if ref in desired.objects or shared not in desired.objects else shared
-
-
 def find(desired: Desired, ref: Ref, kind: type[T]) -> T:
     """The object a checked reference names."""
-    found = desired.objects[resolve_ref(desired, ref)]
-    assert isinstance(found, kind), "overlay checked every reference"
+    found = naming.find(desired.objects, kind, ref.project, ref.name)
+    assert found is not None, "overlay checked every reference"
     return found
 
 

@@ -6,13 +6,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
+from reconciler import naming
 from reconciler.written import Written
 from schemas.catalog import Catalog
 from schemas.cluster import Cluster
 from schemas.endpoint import Endpoint
 from schemas.errors import Problem
 from schemas.model import Model
-from schemas.objects import DEFAULT_PROJECT, FoundryObject, Ref
+from schemas.objects import FoundryObject, Ref
 
 __all__ = ["Whole"]
 
@@ -34,28 +35,14 @@ class Whole:
 
     def find(self, user: FoundryObject, kind: type[Kind], name: str) -> Kind | None:
         """What a name means to an object: one of its project, or a shared one."""
-        for project in (user.metadata.project, DEFAULT_PROJECT):
-            found = self.objects.get(Ref(kind.__name__, project, name))
-            if isinstance(found, kind):
-                return found
-        return None
+        return naming.find(self.objects, kind, user.metadata.project, name)
 
     def model_of(self, endpoint: Endpoint) -> Model | None:
         return self.find(endpoint, Model, endpoint.spec.model)
 
     def clusters_of(self, endpoint: Endpoint) -> tuple[Cluster, ...]:
         """The cluster it names, or all whose labels its placement selects."""
-        if endpoint.spec.cluster is not None:
-            named = self.find(endpoint, Cluster, endpoint.spec.cluster)
-            return () if named is None else (named,)
-        wanted = (endpoint.spec.placement or {}).items()
-        projects = (endpoint.metadata.project, DEFAULT_PROJECT)
-        return tuple(
-            cluster
-            for cluster in self.each(Cluster)
-            if cluster.metadata.project in projects
-            and wanted <= cluster.metadata.labels.items()
-        )
+        return naming.clusters_of(self.objects, endpoint)
 
     def problem(
         self, item: FoundryObject, path: str, message: str, hint: str = ""

@@ -18,11 +18,11 @@ import orjson
 from reconciler.cli.context import Context, actor, pass_context
 from reconciler.daemon_http import ask_daemon
 from reconciler.foundry import Foundry, now
+from reconciler.naming import resolve_ref
 from reconciler.observe import observe
 from reconciler.pipeline import Prepared
 from reconciler.plan import Plan
 from reconciler.proposal import propose
-from reconciler.render import resolve_ref
 from reconciler.review.changes import diff_of
 from reconciler.review.offline import document_here
 from reconciler.rollback import revisions_before
@@ -255,7 +255,9 @@ def tree(context: Context) -> None:
         _, prepared = _prepare(context, foundry)
     desired = prepared.desired
     needs = {
-        ref: sorted({resolve_ref(desired, named) for _, named in references(item)})
+        ref: sorted(
+            {resolve_ref(desired.objects, named) for _, named in references(item)}
+        )
         for ref, item in desired.objects.items()
     }
     health = {key.ref: live.health for key, live in prepared.observed.items()}

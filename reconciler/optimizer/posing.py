@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 
+from reconciler import naming
 from reconciler.optimizer.pools import pools_of
 from reconciler.optimizer.task import Fixed, Goal, Goals, Limits, Task
 from reconciler.values import Desired
@@ -18,7 +19,6 @@ from schemas.catalog import Catalog
 from schemas.cluster import Cluster
 from schemas.endpoint import Endpoint, EndpointSpec
 from schemas.model import Model
-from schemas.objects import DEFAULT_PROJECT, FoundryObject, Ref
 
 __all__ = ["clusters_of", "inputs_of", "model_of", "task_of"]
 
@@ -110,32 +110,19 @@ def inputs_of(
 
 
 def clusters_of(desired: Desired, endpoint: Endpoint) -> tuple[Cluster, ...]:
-    """The cluster that is named, or those whose labels match the placement."""
-    spec = endpoint.spec
-    if spec.cluster is not None:
-        found = _find(desired, "Cluster", endpoint.metadata.project, spec.cluster)
-        return (found,) if isinstance(found, Cluster) else ()
-    wanted = (spec.placement or {}).items()
-    regions = spec.optimizer.constraints.regions
-    return tuple(
-        item
-        for _, item in sorted(desired.objects.items())
-        if isinstance(item, Cluster)
-        and item.metadata.project in (endpoint.metadata.project, DEFAULT_PROJECT)
-        and wanted <= item.metadata.labels.items()
-        and (not regions or item.spec.region in regions)
-    )
+    """The cluster that is named, or those in its regions that the placement selects."""
+    regions = endpoint.spec.optimizer.constraints.regions
+    found = naming.clusters_of(desired.objects, endpoint)
+    if endpoint.spec.cluster is not None or not regions:
+        return found
+    return tuple(cluster for cluster in found if cluster.spec.region in regions)
 
 
 def model_of(desired: Desired, endpoint: Endpoint) -> Model:
-    found = _find(desired, "Model", endpoint.metadata.project, endpoint.spec.model)
-    assert isinstance(found, Model), "the overlay has checked every reference"
+    project, name = endpoint.metadata.project, endpoint.spec.model
+    found = naming.find(desired.objects, Model, project, name)
+    assert found is not None, "the overlay has checked every reference"
     return found
-
-
-def _find(desired: Desired, kind: str, project: str, name: str) -> FoundryObject | None:
-    own = desired.objects.get(Ref(kind, project, name))
-    return own or desired.objects.get(Ref(kind, DEFAULT_PROJECT, name))
 
 
 def _precisions(spec: EndpointSpec, model: Model) -> tuple[Precision, ...]:

@@ -12,8 +12,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
 
 from reconciler.lock import parse
+from reconciler.naming import resolve_ref
 from reconciler.optimizer.posing import model_of
-from reconciler.render import cluster_of, resolve_ref
+from reconciler.render import cluster_of
 from reconciler.review.prices import price_of, total
 from reconciler.values import Desired, Resolved
 from schemas.access import ApiKey, Policy, Project, ProjectSpec
@@ -207,7 +208,7 @@ def _gpus_of(pool: NodePool, catalog: Catalog) -> int:
 
 
 def _route(desired: Desired, item: Route) -> Data:
-    needs = {str(resolve_ref(desired, named)) for _, named in references(item)}
+    needs = {str(resolve_ref(desired.objects, named)) for _, named in references(item)}
     return {
         "project": item.metadata.project,
         "models": list(item.spec.models),
