@@ -8,6 +8,7 @@ killed is played again, and one in check mode says what strayed.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -106,8 +107,11 @@ class AnsibleTarget:
                 played.check("prepare", str(change.key.ref))
             new = manifest if change.unit is not None else None
             changes, notes = difference(old, new)
-            said = f"{len(changes)} machines" if changes else "no machine changes"
-            return Preview(summary=said, changes=changes, disruption=notes)
+            counts = Counter(change.partition(" ")[0] for change in changes)
+            said = ", ".join(f"{n} to {verb}" for verb, n in sorted(counts.items()))
+            return Preview(
+                summary=said or "no changes", changes=changes, disruption=notes
+            )
 
     async def apply(self, change: Change, progress: Progress) -> Live:
         assert change.unit is not None, "only a delete has none"
