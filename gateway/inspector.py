@@ -19,7 +19,8 @@ from gateway.sift import Span
 
 __all__ = ["Inspector", "Unjudged"]
 
-_START_S = 10.0
+_START_S = 30.0
+"""Of a process, on a machine that starts many things at once."""
 _LIMIT_S = 2.0
 """Far more than a prompt of 100,000 tokens takes; what takes longer is an attack."""
 
