@@ -20,6 +20,7 @@ from reconciler.review.commands import Command, read_command
 from reconciler.review.document import judged_at
 from reconciler.review.measured import measured
 from reconciler.review.planner import Planner
+from reconciler.review.trees import Merge
 from reconciler.store import Review, Store
 from renderers.comment import comment, marker, safe
 from schemas.errors import PermanentError, TemporaryError
@@ -153,6 +154,8 @@ class Reviewer:
             and _standing(orjson.loads(known.document)) == _standing(planned.document)
         ):
             return
+        if known is not None and await self._is_being_merged(known, planned.merge):
+            return
         review = self.planner.review_of(planned, pull.number, self.settings.expires)
         # Kept before it is shown: an approval must never outrun its plan.
         self.store.save_plan(planned.plan.digest, planned.plan.canonical())
@@ -163,6 +166,12 @@ class Reviewer:
             # One label, one look: what is pushed after it is somebody else's word.
             await self.forge.remove_label(pull.number, self.settings.fork_label)
         await self.notify("plan", f"#{pull.number} {pull.title}: {_summary(planned.document)}")  # fmt: skip
+
+    async def _is_being_merged(self, known: Review, merge: Merge) -> bool:
+        """The base holds it already, and the forge is about to say so: what people
+        approved is what was merged, and no other plan may take its place."""
+        same = (known.state, known.head, known.tree) == ("open", merge.head, merge.tree)
+        return same and await self.planner.trees.tree_of(merge.base) == merge.tree
 
     async def write(self, review: Review, document: Mapping[str, Any]) -> Note:
         """Our one comment on a pull request, found again by its first line."""

@@ -426,3 +426,16 @@ async def test_what_was_measured_stands_beside_what_was_predicted(
         assert "| `Endpoint/default/one` |" in comment.split("predicted TTFT")[1]
         assert "| 200 |" in comment
         assert "| 25 |" in comment
+
+
+async def test_a_look_while_the_forge_merges_voids_no_approval(
+    tmp_path: Path, describer: Describer
+) -> None:
+    async with bench(tmp_path, describer) as b:
+        still_open = b.forge.pulls[1]
+        b.merge()
+        merged, b.forge.pulls[1] = b.forge.pulls[1], still_open
+        await b.gate.reviewer.look(1)
+        b.forge.pulls[1] = merged
+
+        await b.apply()
