@@ -14,9 +14,9 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TypeVar
 
-from reconciler import naming
 from reconciler.values import Desired, Key, Rendered, Resolved, Unit
 from renderers import addons, ansible, gateway, kubernetes, local, terraform
+from schemas import naming
 from schemas.access import ApiKey, Project
 from schemas.catalog import Catalog
 from schemas.cluster import CLOUDS, Cluster
@@ -87,33 +87,47 @@ def _parts(resolved: Resolved, catalog: Catalog) -> Iterator[Part]:
         (environment,),
         partial(gateway.render_environment, environment),
     )
-    routes: dict[Ref, Route] = {
-        r: o for r, o in desired.objects.items() if isinstance(o, Route)
-    }
     for ref, item in desired.objects.items():
-        key = Key("gateway", ref)
         match item:
             case Cluster() if (maker := maker_of(item)) is not None:
                 yield Key(maker, ref), (item,), partial(render_made, item, catalog)
             case Endpoint():
                 yield from _endpoint(item, desired, resolved.resolutions[ref])
+            case Cluster() if item.spec.provider != "local":
+                for addon in item.spec.addons:
+                    name = addons.addon_ref(item, addon.name)
+                    make = partial(addons.render_addon, item, addon)
+                    yield Key(addon_target(item), name), (item,), make
+            case _:
+                pass
+    yield from _gateway(desired.objects)
+    yield from _models(resolved)
+
+
+def _gateway(objects: naming.Objects) -> Iterator[Part]:
+    """What names mean is a part of what the bytes of a route or a key follow from."""
+    routes = [item for item in objects.values() if isinstance(item, Route)]
+    meant = [_named(item, objects) for item in routes]
+    for ref, item in objects.items():
+        key = Key("gateway", ref)
+        match item:
             case Provider():
                 yield key, (item,), partial(gateway.render_provider, item)
             case Project():
                 yield key, (item,), partial(gateway.render_project, item)
             case ApiKey():
-                yield key, (item,), partial(gateway.render_key, item)
+                make = partial(gateway.render_key, item, objects)
+                yield key, (item, _named(item, objects)), make
             case Route():
-                inputs = (item, *routes.values()) if item.spec.fallbacks else (item,)
-                yield key, inputs, partial(gateway.render_route, item, routes)
-            case Cluster() if item.spec.provider != "local":
-                for addon in item.spec.addons:
-                    named = addons.addon_ref(item, addon.name)
-                    make = partial(addons.render_addon, item, addon)
-                    yield Key(addon_target(item), named), (item,), make
+                make = partial(gateway.render_route, item, objects)
+                fallbacks = (routes, meant) if item.spec.fallbacks else ()
+                yield key, (item, _named(item, objects), *fallbacks), make
             case _:
                 pass
-    yield from _models(resolved)
+
+
+def _named(item: FoundryObject, objects: naming.Objects) -> list[Ref]:
+    return [naming.resolve_ref(objects, ref) for _, ref in references(item)]
 
 
 def _endpoint(
@@ -197,12 +211,9 @@ def _placed(
         # Its own processes, wherever they run.
         after += [other for other in by_ref[key.ref] if other != key]
     else:
-        named = {
-            naming.resolve_ref(desired.objects, ref) for _, ref in references(item)
-        }
         after += [
             other
-            for ref in named
+            for ref in set(_named(item, desired.objects))
             for other in by_ref.get(ref, ())
             if other.target == key.target
         ]

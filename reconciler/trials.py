@@ -28,7 +28,7 @@ from reconciler.canary import Limits, Ruling, Tally, Verdict, judge, measures
 from reconciler.pipeline import Prepared
 from reconciler.store import Frozen, Ownership, Store
 from reconciler.values import Desired, Key, Unit
-from renderers.gateway import render_route, upstream_of
+from renderers.gateway import canary_of, render_route
 from schemas.errors import FoundryError
 from schemas.objects import Ref
 from schemas.route import Canary, Route, RouteTarget
@@ -88,19 +88,21 @@ class Trials:
             ):
                 self._trials.pop(unit.digest, None)
                 continue
-            ruling = await asyncio.to_thread(self._rule, key, unit, item.spec.canary)
+            newcomer = canary_of(item, prepared.desired.objects)
+            ruling = await asyncio.to_thread(
+                self._rule, key, unit, item.spec.canary, newcomer
+            )
             self.rulings[ref] = ruling
             if ruling.verdict is not Verdict.CONTINUE:
                 await self._decide(prepared.desired, item, unit, ruling)
                 decided = True
         return decided
 
-    def _rule(self, key: Key, unit: Unit, canary: Canary) -> Ruling:
+    def _rule(self, key: Key, unit: Unit, canary: Canary, newcomer: str) -> Ruling:
         trial = self._trials.get(unit.digest)
         if trial is None:
             trial = self._trials[unit.digest] = _Trial(since=self._since(key, unit))
         route = f"{key.ref.project}/{key.ref.name}"
-        newcomer = upstream_of(Ref("Endpoint", key.ref.project, canary.endpoint))
         for record in self._new(trial):
             upstream = record.get("upstream")
             if (
@@ -142,8 +144,7 @@ class Trials:
         self, desired: Desired, route: Route, unit: Unit, ruling: Ruling
     ) -> None:
         kept = promoted(route) if ruling.verdict is Verdict.PROMOTE else alone(route)
-        routes = {r: o for r, o in desired.objects.items() if isinstance(o, Route)}
-        content = render_route(kept, routes)
+        content = render_route(kept, desired.objects)
         stand_in = Unit(
             key=unit.key,
             content=content,

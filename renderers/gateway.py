@@ -7,7 +7,7 @@ one file. Secrets never pass here, only where they are.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from pydantic import BaseModel
 
@@ -19,11 +19,13 @@ from schemas.endpoint import Endpoint
 from schemas.environment import Environment
 from schemas.gateway_toml import dump_table
 from schemas.model import Model
+from schemas.naming import Objects, find, resolve_ref
 from schemas.objects import DEFAULT_PROJECT, Credential, Ref
 from schemas.route import Fallback, Limits, Provider, Route, RouteTarget
 from schemas.units import Money
 
 __all__ = [
+    "canary_of",
     "render_endpoint",
     "render_environment",
     "render_key",
@@ -119,11 +121,12 @@ def render_provider(provider: Provider) -> bytes:
     return _table("upstreams", upstream_of(provider.ref), upstream)
 
 
-def render_key(key: ApiKey) -> bytes:
+def render_key(key: ApiKey, objects: Objects) -> bytes:
     project, spec = key.metadata.project, key.spec
+    routes = [resolve_ref(objects, Ref("Route", project, name)) for name in spec.routes]
     table = config.Key(
         hash=spec.hash,
-        routes=tuple(f"{project}/{name}" for name in spec.routes) or None,
+        routes=tuple(f"{route.project}/{route.name}" for route in routes) or None,
         limits=_limits(spec.limits, spec.budget_per_month),
         expires=spec.expires,
         disabled=spec.disabled,
@@ -138,20 +141,20 @@ def render_project(project: Project) -> bytes:
     ).encode()
 
 
-def render_route(route: Route, routes: Mapping[Ref, Route]) -> bytes:
-    """``routes`` are those that fallbacks may name; cycles were refused before."""
+def render_route(route: Route, objects: Objects) -> bytes:
+    """``objects`` are what names may mean; cycles of fallbacks were refused before."""
     spec = route.spec
     table = config.Route(
         models=spec.models,
         strategy=spec.strategy,
-        targets=tuple(_targets(route, routes)),
+        targets=tuple(_targets(route, objects)),
         attempts=spec.retries.attempts + 1,
         retry_percent=spec.retries.budget_percent,
         hold=spec.timeouts.hold,
         limits=_limits(spec.limits),
-        cache=_cache(route),
-        guardrails=tuple(_guardrails(route)),
-        shadow=_shadow(route),
+        cache=_cache(route, objects),
+        guardrails=tuple(_guardrails(route, objects)),
+        shadow=_shadow(route, objects),
         timeouts=config.Timeouts(
             connect=spec.timeouts.connect,
             first=spec.timeouts.first_token,
@@ -168,14 +171,20 @@ def upstream_of(ref: Ref) -> str:
     return f"{ref.project}/{prefix}{ref.name}"
 
 
-def _targets(route: Route, routes: Mapping[Ref, Route]) -> list[config.Target]:
+def _upstream(objects: Objects, user: Route, kind: str, name: str) -> str:
+    """The upstream that a name in ``user`` means: its project's, or a shared one."""
+    return upstream_of(resolve_ref(objects, Ref(kind, user.metadata.project, name)))
+
+
+def _targets(route: Route, objects: Objects) -> list[config.Target]:
     """The targets are the first tier, each fallback is one more."""
-    project = route.metadata.project
-    tiers = [_with_canary(route, _tier(project, 0, route.spec.targets))]
+    first = _tier(route, 0, route.spec.targets, objects)
+    tiers = [_with_canary(route, first, objects)]
     for fallback in route.spec.fallbacks:
         if fallback.route is not None:
-            other = routes[Ref("Route", project, fallback.route)]
-            chain = _targets(other, routes)
+            other = find(objects, Route, route.metadata.project, fallback.route)
+            assert other is not None, "the overlay has checked every reference"
+            chain = _targets(other, objects)
             base = len(tiers)
             depth = max(target.priority for target in chain) + 1
             tiers += [
@@ -187,7 +196,7 @@ def _targets(route: Route, routes: Mapping[Ref, Route]) -> list[config.Target]:
                 for level in range(depth)
             ]
         else:
-            tiers.append(_tier(project, len(tiers), [fallback]))
+            tiers.append(_tier(route, len(tiers), [fallback], objects))
     seen: dict[tuple[str, str | None], config.Target] = {}
     for target in (target for tier in tiers for target in tier):
         # A target that a fallback names again would only be tried again.
@@ -195,13 +204,15 @@ def _targets(route: Route, routes: Mapping[Ref, Route]) -> list[config.Target]:
     return list(seen.values())
 
 
-def _with_canary(route: Route, tier: list[config.Target]) -> list[config.Target]:
+def _with_canary(
+    route: Route, tier: list[config.Target], objects: Objects
+) -> list[config.Target]:
     """Give the newcomer its share, in whole weights."""
     canary = route.spec.canary
     if canary is None:
         return tier
     total = sum(target.weight for target in tier)
-    name = upstream_of(Ref("Endpoint", route.metadata.project, canary.endpoint))
+    name = canary_of(route, objects)
     rest = 100 - canary.percent
     return [
         *(t.model_copy(update={"weight": t.weight * rest}) for t in tier),
@@ -209,16 +220,23 @@ def _with_canary(route: Route, tier: list[config.Target]) -> list[config.Target]
     ]
 
 
+def canary_of(route: Route, objects: Objects) -> str:
+    """The newcomer's upstream; empty without one."""
+    canary = route.spec.canary
+    return _upstream(objects, route, "Endpoint", canary.endpoint) if canary else ""
+
+
 def _tier(
-    project: str, priority: int, targets: tuple[RouteTarget, ...] | list[Fallback]
+    route: Route,
+    priority: int,
+    targets: tuple[RouteTarget, ...] | list[Fallback],
+    objects: Objects,
 ) -> list[config.Target]:
     return [
         config.Target(
-            upstream=upstream_of(
-                Ref("Endpoint", project, target.endpoint)
-                if target.endpoint is not None
-                else Ref("Provider", project, str(target.provider))
-            ),
+            upstream=_upstream(objects, route, "Endpoint", target.endpoint)
+            if target.endpoint is not None
+            else _upstream(objects, route, "Provider", str(target.provider)),
             model=target.model,
             weight=target.weight if isinstance(target, RouteTarget) else 1,
             priority=priority,
@@ -227,14 +245,13 @@ def _tier(
     ]
 
 
-def _cache(route: Route) -> config.Cache | None:
+def _cache(route: Route, objects: Objects) -> config.Cache | None:
     cache = route.spec.cache
     if cache is None:
         return None
-    project = route.metadata.project
     embeddings = None
     if cache.embeddings is not None:
-        embeddings = upstream_of(Ref("Endpoint", project, cache.embeddings))
+        embeddings = _upstream(objects, route, "Endpoint", cache.embeddings)
     return config.Cache(
         mode=cache.mode,
         ttl=cache.ttl,
@@ -243,20 +260,19 @@ def _cache(route: Route) -> config.Cache | None:
     )
 
 
-def _shadow(route: Route) -> config.Shadow | None:
+def _shadow(route: Route, objects: Objects) -> config.Shadow | None:
     shadow = route.spec.shadow
     if shadow is None:
         return None
-    ref = Ref("Endpoint", route.metadata.project, shadow.endpoint)
-    return config.Shadow(upstream=upstream_of(ref), percent=shadow.percent)
+    upstream = _upstream(objects, route, "Endpoint", shadow.endpoint)
+    return config.Shadow(upstream=upstream, percent=shadow.percent)
 
 
-def _guardrails(route: Route) -> Iterator[config.Guardrail]:
+def _guardrails(route: Route, objects: Objects) -> Iterator[config.Guardrail]:
     for rail in route.spec.guardrails:
         judge = None
         if rail.moderation is not None:
-            ref = Ref("Provider", route.metadata.project, rail.moderation)
-            judge = upstream_of(ref)
+            judge = _upstream(objects, route, "Provider", rail.moderation)
         yield config.Guardrail(
             name=rail.name,
             on=rail.on,

@@ -20,6 +20,8 @@ from reconciler import lockfile
 from reconciler.cli.main import bud
 from reconciler.load import load
 from reconciler.overlay import overlay
+from reconciler.render import Renderer
+from reconciler.resolve import resolve
 from reconciler.values import Commit
 from schemas.catalog import catalog
 from schemas.kinds import KINDS
@@ -33,6 +35,7 @@ MODULES = sorted(
     if "migrations/versions" not in str(path)
 )
 README = (ROOT / "README.md").read_text()
+ENVIRONMENTS = ("local", "evaluation", "production")
 
 
 def name_of(path: Path) -> str:
@@ -178,10 +181,17 @@ def test_no_file_names_a_machine_or_a_secret() -> None:
     assert set(found) == allowed
 
 
-@pytest.mark.parametrize("environment", ["local", "evaluation", "production"])
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
 def test_the_lock_of_every_environment_is_current(environment: str) -> None:
     """`bud resolve` was run and its result reviewed with what it follows from."""
     documents = load(ROOT, Commit(sha="0" * 40))
     _, moved = lockfile.refresh(overlay(documents, environment), catalog())
 
     assert moved == []
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_every_environment_renders(environment: str) -> None:
+    desired = overlay(load(ROOT, Commit(sha="0" * 40)), environment)
+
+    assert Renderer().render(resolve(desired, catalog()), catalog()).units

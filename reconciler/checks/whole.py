@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
-from reconciler import naming
 from reconciler.written import Written
+from schemas import naming
 from schemas.catalog import Catalog
 from schemas.cluster import Cluster
 from schemas.endpoint import Endpoint

@@ -18,7 +18,6 @@ import orjson
 from reconciler.cli.context import Context, actor, pass_context
 from reconciler.daemon_http import ask_daemon
 from reconciler.foundry import Foundry, now
-from reconciler.naming import resolve_ref
 from reconciler.observe import observe
 from reconciler.pipeline import Prepared
 from reconciler.plan import Plan
@@ -33,6 +32,7 @@ from renderers import plan as rendering
 from renderers.comment import comment
 from schemas.errors import FoundryError, PermanentError
 from schemas.kinds import references
+from schemas.naming import resolve_ref
 from schemas.objects import Ref
 from schemas.units import Duration
 

@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 
-from reconciler import naming
 from reconciler.optimizer.pools import pools_of
 from reconciler.optimizer.task import Fixed, Goal, Goals, Limits, Task
 from reconciler.values import Desired
+from schemas import naming
 from schemas.architecture import Architecture, Precision
 from schemas.catalog import Catalog
 from schemas.cluster import Cluster

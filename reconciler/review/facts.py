@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
 
 from reconciler.lock import parse
-from reconciler.naming import resolve_ref
 from reconciler.optimizer.posing import model_of
 from reconciler.render import cluster_of
 from reconciler.review.prices import price_of, total
@@ -23,6 +22,7 @@ from schemas.cluster import Cluster, NodePool
 from schemas.endpoint import Endpoint, EndpointSpec
 from schemas.kinds import references
 from schemas.model import Model
+from schemas.naming import resolve_ref
 from schemas.objects import FoundryObject, Ref
 from schemas.resolution import Resolution
 from schemas.route import Provider, Route

@@ -15,7 +15,7 @@ from reconciler.pipeline import Prepared
 from reconciler.store import Frozen
 from reconciler.targets.memory import MemoryTarget
 from reconciler.trials import Trials, alone, promoted
-from reconciler.values import Commit, Desired, Key, Rendered, Unit
+from reconciler.values import Commit, Desired, Key, Rendered, Resolved, Unit
 from renderers.gateway import render_route
 from schemas.environment import Environment
 from schemas.errors import PermanentError
@@ -92,7 +92,10 @@ class Trying:
             lock={},
         )
         return Prepared(
-            plan=plan, desired=desired, rendered=rendered, observed=observed
+            plan=plan,
+            resolved=Resolved(desired=desired, resolutions={}),
+            rendered=rendered,
+            observed=observed,
         )
 
     def answer(

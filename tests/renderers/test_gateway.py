@@ -8,15 +8,21 @@ from typing import Any
 
 from renderers.gateway import render_provider, render_route
 from schemas.gateway import GatewayConfig
+from schemas.objects import FoundryObject, Ref
 from schemas.route import Provider, Route
 
 HEAD = {"apiVersion": "foundry.bud/v1", "metadata": {"name": "chat", "project": "team"}}
 
 
-def rendered(**spec: Any) -> dict[str, Any]:
+def route_of(name: str = "chat", project: str = "team", **spec: Any) -> Route:
     spec = {"models": ["m"], "targets": [{"endpoint": "chat"}], **spec}
-    text = json.dumps({**HEAD, "kind": "Route", "spec": spec})
-    route = Route.model_validate_json(text)
+    metadata = {"name": name, "project": project}
+    content = {**HEAD, "metadata": metadata, "kind": "Route", "spec": spec}
+    return Route.model_validate_json(json.dumps(content))
+
+
+def rendered(**spec: Any) -> dict[str, Any]:
+    route = route_of(**spec)
     table: dict[str, Any] = tomllib.loads(render_route(route, {}).decode())
     found: dict[str, Any] = table["routes"]["team/chat"]
     return found
@@ -58,3 +64,22 @@ def test_a_provider_can_judge_for_a_route() -> None:
         "guardrails": [rail],
     }
     GatewayConfig.model_validate({**tomllib.loads(text), "routes": {"team/r": route}})
+
+
+def test_a_name_that_the_project_lacks_means_what_all_projects_share() -> None:
+    shared = route_of("shared", "default", targets=[{"endpoint": "big"}])
+    there = [shared.ref, Ref("Endpoint", "default", "big")]
+    there.append(Ref("Provider", "default", "openai"))
+    objects: dict[Ref, FoundryObject] = dict.fromkeys(there, shared)
+    route = route_of(
+        targets=[{"endpoint": "own"}, {"provider": "openai", "model": "gpt"}],
+        fallbacks=[{"route": "shared"}],
+    )
+
+    table = tomllib.loads(render_route(route, objects).decode())["routes"]["team/chat"]
+
+    assert [target["upstream"] for target in table["targets"]] == [
+        "team/own",
+        "default/provider.openai",
+        "default/big",
+    ]

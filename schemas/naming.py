@@ -1,6 +1,6 @@
 """What a name in a spec means: an object of one's own project, else a shared one (pure).
 
-The checks, the optimizer and the renderer ask here, so that all mean the same.
+The checks, the optimizer and the renderers ask here, so that all mean the same.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from schemas.cluster import Cluster
 from schemas.endpoint import Endpoint
 from schemas.objects import DEFAULT_PROJECT, FoundryObject, Ref
 
-__all__ = ["clusters_of", "find", "resolve_ref"]
+__all__ = ["Objects", "clusters_of", "find", "resolve_ref"]
 
 T = TypeVar("T", bound=FoundryObject)
 Objects = Mapping[Ref, FoundryObject]
