@@ -14,6 +14,12 @@ wanted=""
 have_postgres || wanted="$wanted postgresql"
 command -v git >/dev/null || wanted="$wanted git"
 command -v ssh-keygen >/dev/null || wanted="$wanted openssh-client"
+# Its package listens on every address: only where nobody lives may a test bring it.
+if [ "${CI:-}" = true ]; then
+    PATH="$PATH:/usr/sbin:/sbin"
+    command -v sshd >/dev/null || wanted="$wanted openssh-server"
+    command -v ip >/dev/null || wanted="$wanted iproute2"
+fi
 command -v valkey-server >/dev/null || command -v redis-server >/dev/null ||
     wanted="$wanted redis-server"
 [ -z "$wanted" ] && exit 0
