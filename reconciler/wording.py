@@ -51,6 +51,17 @@ PATTERNS = {
     r"^s3://[a-z0-9.-]{3,63}/\S+$": "write s3://bucket/path",
     r"^https?://[^\s@]+$": "write a URL such as https://api.example.com/v1, without "
     "user or password",
+    r"^https?://[^\s@]+[^\s@/]$": "write the forge's URL such as https://git.example.com, "
+    "without credentials and a last slash",
+    r"^[A-Za-z0-9_][\w.-]*(/[A-Za-z0-9_][\w.-]*)+$": "write owner/name, as the forge has it",
+    r"^[A-Za-z0-9]([A-Za-z0-9.-]{0,252}[A-Za-z0-9])?$": "write a machine's name or address",
+    r"^[a-z_][a-z0-9_-]{0,31}$": "write a login name of at most 32 characters",
+    r"^(ssh|ecdsa)-[a-z0-9-]+ [A-Za-z0-9+/]+={0,2}$": "write the machine's public key, "
+    "as ssh-keyscan prints it behind the name",
+    r"^[A-Za-z0-9][\w./+-]*\.tgz$": "write the path of a packed chart, such as "
+    "charts/nfd-0.18.2.tgz",
+    r"^v?[0-9][\w.+-]*$": "write a version such as 0.18.2",
+    r"^oci://[^\s@]+$": "write oci://registry/path",
     r"^[a-z][a-z0-9-]*$": "write the flag in lower case without its dashes, such as "
     "max-model-len",
     r"^[\w][\w./:@-]{0,127}$": "use at most 128 letters, digits and any of _./:@-",
