@@ -11,7 +11,6 @@ import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-import apprise
 import structlog
 
 from schemas.errors import FoundryError
@@ -65,6 +64,9 @@ class Notifier:
 
 
 def _send(url: str, title: str, text: str) -> bool:
+    # 0.1 s to import, and most that run here tell nobody.
+    import apprise  # noqa: PLC0415
+
     plain, sender = apprise.NotifyFormat.TEXT, apprise.Apprise()
     return sender.add(url) and bool(
         sender.notify(body=text, title=title, body_format=plain)

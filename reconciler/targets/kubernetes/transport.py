@@ -1,7 +1,6 @@
 """Requests to one API server: credentials, limits, retries. (I/O)
 
-Only ``Client`` uses it. It stands on ``kubernetes.aio`` for what a kubeconfig can say
-(certificates, exec plugins, OIDC, token refresh, proxies).
+Only ``Client`` uses it; ``session`` reads the kubeconfig.
 
 What bounds it is the number of requests in flight, taken for the length of one
 request and never while waiting for anything else: a limit of requests per second
@@ -17,16 +16,16 @@ import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from http import HTTPStatus
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import orjson
-from kubernetes.aio.client import ApiClient, Configuration
-from kubernetes.aio.config import load_kube_config_from_dict
-from kubernetes.aio.config.config_exception import ConfigException
 
 from reconciler.targets.kubernetes.manifests import Json
 from schemas.errors import PermanentError, TemporaryError
+
+if TYPE_CHECKING:
+    from reconciler.targets.kubernetes.session import Configuration
 
 __all__ = ["ApiRefusal", "Kubeconfig", "Token", "Transport", "refusal"]
 
@@ -37,9 +36,7 @@ Token = Callable[[], Awaitable[str | None]]
 """A bearer token that is good now; None where the kubeconfig says who we are."""
 
 _TIMEOUT_S = 30.0
-_CONNECT_S = 10.0
 _ATTEMPTS = 4
-_EVENT_BYTES = 1 << 21  # one watch event is one line, and is read whole
 _SAID_BYTES = 1000
 
 
@@ -79,31 +76,15 @@ class Transport:
         self.writes = 0
 
     async def _open(self) -> tuple[Configuration, aiohttp.ClientSession]:
+        # kubernetes.aio takes 0.3 s to import, and most verbs ask no cluster anything.
+        from reconciler.targets.kubernetes.session import open_session  # noqa: PLC0415
+
         async with self._opening:
             if self._opened is None:
-                configuration = await self._configuration()
-                api = ApiClient(configuration)
-                context = api.rest_client.ssl_context
-                await api.close()  # type: ignore[no-untyped-call]
-                session = aiohttp.ClientSession(
-                    connector=aiohttp.TCPConnector(ssl=context, limit=0),
-                    timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_S),
-                    read_bufsize=_EVENT_BYTES,
+                self._opened = await open_session(
+                    await self._kubeconfig(), self._context
                 )
-                self._opened = configuration, session
             return self._opened
-
-    async def _configuration(self) -> Configuration:
-        configuration = Configuration()
-        try:
-            await load_kube_config_from_dict(  # type: ignore[no-untyped-call]
-                dict(await self._kubeconfig()),
-                context=self._context,
-                client_configuration=configuration,
-            )
-        except (ConfigException, OSError, ValueError) as error:
-            raise PermanentError(f"cannot read a kubeconfig: {error}") from error
-        return configuration
 
     async def close(self) -> None:
         opened, self._opened = self._opened, None

@@ -9,8 +9,9 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
+from reconciler.targets.terraform.eks import eks_token
 from reconciler.targets.terraform.kubeconfig import kubeconfig
-from reconciler.targets.terraform.tokens import aks_token, eks_token
+from reconciler.targets.terraform.tokens import aks_token
 from schemas.errors import PermanentError, TemporaryError
 from tests.reconciler.targets.terraform.aws import Aws, emulated
 
