@@ -15,6 +15,7 @@ from typing import NamedTuple
 import httptools
 
 __all__ = [
+    "HEAD_END",
     "LAST_CHUNK",
     "Head",
     "Refused",
@@ -28,7 +29,7 @@ FRAMING_SLACK = 64 * 1024
 """Bytes of chunk sizes, extensions and trailers that any body may cost; beyond
 them a body must carry at least one byte for each `FRAMING_RATIO` received."""
 FRAMING_RATIO = 8
-_END = b"\r\n\r\n"
+HEAD_END = b"\r\n\r\n"
 _MAX_DIGITS = 18  # a length that fits 64 bits with room to spare
 _TARGET = re.compile(rb"/[!-~]*")
 _LENGTH = re.compile(
@@ -162,8 +163,8 @@ class RequestReader:
             Refused: it is malformed, ambiguous or too large.
         """
         buffer = self._buffer
-        end = buffer.find(_END) + len(_END)
-        if end < len(_END) or end > self._max_head:
+        end = buffer.find(HEAD_END) + len(HEAD_END)
+        if end < len(HEAD_END) or end > self._max_head:
             self._check_partial(buffer)
             return False
         raw = buffer[:end]

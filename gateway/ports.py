@@ -15,6 +15,7 @@ from gateway.snapshot import Address, Route, Snapshot, Upstream
 from gateway.usage import Usage
 
 if TYPE_CHECKING:
+    from gateway.attempt import Attempt
     from gateway.exchange import Exchange
 
 __all__ = ["Client", "Connection", "Runtime", "Settled"]
@@ -34,11 +35,11 @@ class Client(Protocol):
 
 
 class Connection(Protocol):
-    """An upstream connection that carries one exchange at a time."""
+    """An upstream connection that carries one try at a time."""
 
     reused: bool
 
-    def send(self, data: bytes, exchange: Exchange) -> None: ...
+    def send(self, data: bytes, attempt: Attempt) -> None: ...
     def upload(self, parts: AsyncIterator[bytes], *, chunked: bool) -> None:
         """Send a body behind the head, as fast as the upstream takes it."""
         ...
@@ -67,7 +68,9 @@ class Runtime(Protocol):
         ...
 
     def random(self) -> float: ...
-    def connect(self, address: Address, exchange: Exchange, *, fresh: bool) -> None:
+    def connect(
+        self, address: Address, attempt: Attempt, *, limit_s: float, fresh: bool
+    ) -> None:
         """Lend an idle connection at once or open one; `connected` is called."""
         ...
 

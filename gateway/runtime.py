@@ -23,6 +23,7 @@ import orjson
 from gateway.accounts import amounts
 from gateway.admission import Admission
 from gateway.answer import Framing
+from gateway.attempt import Attempt
 from gateway.cache import Cache, MemoryCache
 from gateway.cold.app import ColdSide
 from gateway.cold.call import Broken, Call
@@ -36,12 +37,12 @@ from gateway.inspector import Inspector
 from gateway.judge import Judge
 from gateway.metrics import Metrics
 from gateway.openai import Op, Request, request_of
+from gateway.pool import Pool
 from gateway.ports import Client, Settled
 from gateway.recorder import Recorder, count
 from gateway.semantic import Neighbours
 from gateway.snapshot import Address, Key, Route, Snapshot
 from gateway.tracing import traced
-from gateway.upstream import Pool
 
 if TYPE_CHECKING:
     from gateway.store import Store
@@ -133,12 +134,14 @@ class Worker:
             health = self._healths[url] = Health()
         return health
 
-    def connect(self, address: Address, exchange: Exchange, *, fresh: bool) -> None:
+    def connect(
+        self, address: Address, attempt: Attempt, *, limit_s: float, fresh: bool
+    ) -> None:
         pool = self._pools.get(address.url)
         if pool is None:
             pool = Pool(address, self._loop, self._tls, wanted=self._is_wanted)
             self._pools[address.url] = pool
-        pool.lend(exchange, fresh=fresh, limit_s=exchange.route.timeouts.connect)
+        pool.lend(attempt, limit_s=limit_s, fresh=fresh)
 
     def _is_wanted(self, url: str) -> bool:
         return url in self.snapshot.urls and not self.draining

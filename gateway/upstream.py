@@ -1,40 +1,39 @@
-"""Connections to upstreams: opened, pooled, read (I/O).
+"""One connection to an upstream: what is asked, and the answer as it comes (I/O).
 
-A pool for each address, last in first out, so that few connections stay warm
-and the rest age out. Called by the worker for its exchanges. It never decides
-where a request goes and never looks into a body.
+Opened and kept by its pool, lent to one try at a time. It frames and never looks
+into a body.
 """
 
 from __future__ import annotations
 
 import asyncio
-import ssl
-from collections.abc import AsyncIterator, Callable
-from typing import cast
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, cast
 
 import httptools
 
 from gateway.answer import READ, UpstreamHead
-from gateway.exchange import Exchange
-from gateway.http1 import LAST_CHUNK, Around, chunk
-from gateway.snapshot import Address
+from gateway.attempt import Attempt
+from gateway.http1 import HEAD_END, LAST_CHUNK, chunk
 
-__all__ = ["Pool", "UpstreamConnection"]
+if TYPE_CHECKING:
+    from gateway.pool import Pool
+
+__all__ = ["UpstreamConnection"]
 
 _MAX_FIELDS_BYTES = 64 * 1024
-_HEAD_END = b"\r\n\r\n"
 _SIZE_LINE = 8
 """Bytes in which the size of an ordinary chunk and its line's end are found."""
 _OK = 200
 
 
 class UpstreamConnection(asyncio.Protocol):
-    """One keep-alive connection; carries one exchange at a time."""
+    """One keep-alive connection; carries one try at a time."""
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
         self._transport: asyncio.Transport | None = None
-        self._exchange: Exchange | None = None
+        self._attempt: Attempt | None = None
         self._parser = httptools.HttpResponseParser(self)
         self.reused = False
         self.idle_since = 0.0
@@ -55,11 +54,11 @@ class UpstreamConnection(asyncio.Protocol):
         self._between = self._aligned = False
         """``aligned``: the parser has come to the start of a chunk."""
 
-    # What the exchange calls.
+    # What the attempt calls.
 
-    def send(self, data: bytes, exchange: Exchange) -> None:
+    def send(self, data: bytes, attempt: Attempt) -> None:
         assert self._transport is not None
-        self._exchange = exchange
+        self._attempt = attempt
         self._begin()
         self._transport.write(data)
 
@@ -78,7 +77,7 @@ class UpstreamConnection(asyncio.Protocol):
             self._transport.write(LAST_CHUNK)
 
     def abort(self) -> None:
-        self._exchange = None
+        self._attempt = None
         if self._transport is not None:
             self._transport.abort()
 
@@ -118,50 +117,50 @@ class UpstreamConnection(asyncio.Protocol):
         self._transport = None
         self._end_upload()
         self._pool.forget(self)
-        exchange, self._exchange = self._exchange, None
-        if exchange is None:
+        attempt, self._attempt = self._attempt, None
+        if attempt is None:
             return
         if self._head is not None and self._until_close and error is None:
-            exchange.completed()
+            attempt.completed()
         else:
-            exchange.lost("reset" if error is not None else "closed")
+            attempt.lost("reset" if error is not None else "closed")
 
     def data_received(self, data: bytes) -> None:
-        exchange = self._exchange
-        if exchange is None:
+        attempt = self._attempt
+        if attempt is None:
             self.abort()  # nobody asked
             return
-        if self._aligned and _is_one_chunk(data) and exchange.passed(data):
+        if self._aligned and _is_one_chunk(data) and attempt.passed(data):
             return  # the parser is at the start of a chunk again
-        if self._parsing or not self._take_whole(data, exchange):
-            self._parse(data, exchange)
+        if self._parsing or not self._take_whole(data, attempt):
+            self._parse(data, attempt)
 
-    def _parse(self, data: bytes, exchange: Exchange) -> None:
+    def _parse(self, data: bytes, attempt: Attempt) -> None:
         fresh, self._parsing = not self._parsing, True
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
-            self._fail(exchange)
+            self._fail(attempt)
             return
         self._aligned = self._between and data.endswith(b"\r\n")
         if self._head is None:
             if self._fields_bytes > _MAX_FIELDS_BYTES:
-                self._fail(exchange)
+                self._fail(attempt)
             return
         if not self._told:
             self._told = True
-            exchange.answered(self._head)
+            attempt.answered(self._head)
         if self._parts:
             parts, self._parts = self._parts, []
-            exchange.received(parts[0] if len(parts) == 1 else b"".join(parts))
-            if self._exchange is None:
+            attempt.received(parts[0] if len(parts) == 1 else b"".join(parts))
+            if self._attempt is None:
                 return  # it had enough
         if self._complete:
-            self._end(exchange, data if fresh else None)
+            self._end(attempt, data if fresh else None)
 
-    def _end(self, exchange: Exchange, whole: bytes | None) -> None:
-        """Part from the exchange; ``whole``: the answer, if it came in one piece."""
-        self._exchange = None
+    def _end(self, attempt: Attempt, whole: bytes | None) -> None:
+        """Part from the attempt; ``whole``: the answer, if it came in one piece."""
+        self._attempt = None
         if self._end_upload() and self._keep and not self._extra:
             assert self._head is not None
             if whole is not None and self._head.status == _OK:
@@ -169,23 +168,23 @@ class UpstreamConnection(asyncio.Protocol):
             self._pool.give_back(self)
         else:
             self.close()
-        exchange.completed()
+        attempt.completed()
 
-    def _take_whole(self, data: bytes, exchange: Exchange) -> bool:
+    def _take_whole(self, data: bytes, attempt: Attempt) -> bool:
         """Take an answer in one piece, behind a head that was seen here before."""
         known = self._pool.known
         if known is None or self._uploading is not None:
             return False
         around, head = known
-        end = data.find(_HEAD_END) + len(_HEAD_END)
+        end = data.find(HEAD_END) + len(HEAD_END)
         length = around.length_in(data[:end])
         if length is None or length != len(data) - end:
             return False
-        self._exchange = None
+        self._attempt = None
         self._pool.give_back(self)
-        exchange.answered(head.with_length(length))
-        exchange.received(data[end:])
-        exchange.completed()
+        attempt.answered(head.with_length(length))
+        attempt.received(data[end:])
+        attempt.completed()
         return True
 
     def _end_upload(self) -> bool:
@@ -193,9 +192,9 @@ class UpstreamConnection(asyncio.Protocol):
         task, self._uploading = self._uploading, None
         return task is None or task.done() or not task.cancel()
 
-    def _fail(self, exchange: Exchange) -> None:
+    def _fail(self, attempt: Attempt) -> None:
         self.abort()
-        exchange.lost("malformed")
+        attempt.lost("malformed")
 
     @property
     def _until_close(self) -> bool:
@@ -237,95 +236,6 @@ class UpstreamConnection(asyncio.Protocol):
         self._complete = True
         # Only here does httptools know; asked later it says no.
         self._keep = self._parser.should_keep_alive()
-
-
-class Pool:
-    """The connections to one address."""
-
-    def __init__(
-        self,
-        address: Address,
-        loop: asyncio.AbstractEventLoop,
-        tls: ssl.SSLContext | None,
-        *,
-        wanted: Callable[[str], bool],
-    ) -> None:
-        self.address = address
-        self.loop, self._tls, self._wanted = loop, tls, wanted
-        self.known: tuple[Around, UpstreamHead] | None = None
-        """The head that an answer had here last, for `take_whole`."""
-        self._idle: list[UpstreamConnection] = []
-        self._all: set[UpstreamConnection] = set()
-        self._opening: set[asyncio.Task[None]] = set()
-
-    @property
-    def empty(self) -> bool:
-        return not self._all and not self._opening
-
-    def lend(self, exchange: Exchange, *, fresh: bool, limit_s: float) -> None:
-        """Call `connected` with a connection, at once if one is idle."""
-        while self._idle and not fresh:
-            connection = self._idle.pop()
-            if connection.usable:
-                connection.reused = True
-                exchange.connected(connection)
-                return
-        task = self.loop.create_task(self._open(exchange, limit_s))
-        self._opening.add(task)
-        task.add_done_callback(self._opening.discard)
-
-    async def _open(self, exchange: Exchange, limit_s: float) -> None:
-        address = self.address
-        try:
-            async with asyncio.timeout(limit_s):
-                _, connection = await self.loop.create_connection(
-                    lambda: UpstreamConnection(self),
-                    address.host,
-                    address.port,
-                    ssl=self._tls if address.tls else None,
-                )
-        except TimeoutError:
-            exchange.connect_failed("connect_timeout")
-        except OSError as error:
-            refused = isinstance(error, ConnectionRefusedError)
-            exchange.connect_failed("refused" if refused else "unreachable")
-        else:
-            self._all.add(connection)
-            exchange.connected(connection)
-
-    def give_back(self, connection: UpstreamConnection) -> None:
-        """Keep it for the next request, if there may be one."""
-        # A client that was slow at the end must not silence it for the next one.
-        connection.resume()
-        if connection.usable and self._wanted(self.address.url):
-            connection.idle_since = self.loop.time()
-            self._idle.append(connection)
-        else:
-            connection.close()
-
-    def learn(self, data: bytes, head: UpstreamHead) -> None:
-        """Keep the head of an answer that came whole; the next may be the same."""
-        around = Around.of(data[: data.find(_HEAD_END) + len(_HEAD_END)])
-        if around is not None:
-            self.known = around, head
-
-    def forget(self, connection: UpstreamConnection) -> None:
-        self._all.discard(connection)
-        if connection in self._idle:
-            self._idle.remove(connection)
-
-    def close_idle(self, *, before: float | None = None) -> None:
-        """Close what is idle, all or since before a time of the loop's clock."""
-        old = [c for c in self._idle if before is None or c.idle_since < before]
-        for connection in old:
-            self._idle.remove(connection)
-            connection.close()
-
-    def abort(self) -> None:
-        for task in self._opening:
-            task.cancel()
-        for connection in list(self._all):
-            connection.abort()
 
 
 def _is_one_chunk(data: bytes) -> bool:

@@ -23,7 +23,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from gateway.files import Bundle, compile_bundle
 from gateway.limits import Limiter
+from gateway.pool import Pool
 from gateway.runtime import Worker
+from gateway.upstream import UpstreamConnection
 from schemas.gateway import (
     GatewayConfig,
     Key,
@@ -136,8 +138,6 @@ class Line:
     def __init__(
         self, loop: asyncio.AbstractEventLoop, folder: Path | None = None
     ) -> None:
-        from gateway.upstream import Pool, UpstreamConnection  # noqa: PLC0415
-
         self.worker = worker(loop, folder)
         address = self.worker.snapshot.upstreams["team/mock"].addresses[0]
         pool = Pool(address, loop, None, wanted=lambda _: True)

@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.answer import UpstreamHead
-from gateway.exchange import Exchange
+from gateway.attempt import Attempt
+from gateway.pool import Pool
 from gateway.snapshot import Address
-from gateway.upstream import Pool, UpstreamConnection
+from gateway.upstream import UpstreamConnection
 
 ADDRESS = Address.parse("http://127.0.0.1:1")
 PLAIN = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\nx: y\r\n\r\n%b"
@@ -39,7 +40,7 @@ class Line:
 
 
 class Heard:
-    """What an exchange is told: heads, the body put together, the end."""
+    """What a try is told: heads, the body put together, the end."""
 
     def __init__(self, *, raw: bool) -> None:
         self.raw = raw
@@ -79,7 +80,7 @@ def hear(answers: list[bytes], cuts: list[int], *, raw: bool) -> list[tuple[Any,
     connection.connection_made(cast("asyncio.Transport", line))
     for answer in answers:
         heard = Heard(raw=raw)
-        connection.send(b"", cast("Exchange", heard))
+        connection.send(b"", cast("Attempt", heard))
         marks = sorted({0, len(answer), *(cut % (len(answer) + 1) for cut in cuts)})
         for a, b in itertools.pairwise(marks):
             if heard.end == "open":

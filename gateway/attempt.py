@@ -1,0 +1,291 @@
+"""One try of one request at one address: connect, ask, pass the answer on.
+
+An exchange begins it and is told how it ended; in between the pool, the
+connection and the sweeper call it. It says what became of its address and its
+answer, and never what is tried next.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from gateway.answer import Answer, Malformed, PlainAnswer, StreamAnswer, UpstreamHead
+from gateway.dialects.choose import body_for, head_for, translation
+from gateway.health import Health
+from gateway.openai import BadRequest, Source
+from gateway.ports import Connection
+from gateway.snapshot import Choice
+from gateway.verdict import verdict_of
+
+if TYPE_CHECKING:
+    from gateway.exchange import Exchange
+
+__all__ = ["HOLD_STREAM_S", "Attempt"]
+
+_OK, _BAD_REQUEST, _BAD_GATEWAY = 200, 400, 502
+HOLD_STREAM_S = 5.0
+"""How long life signs are held back for the sake of a fallback. Longer, and a
+client's own timeout for the first byte would fire."""
+
+
+class Attempt:
+    """Takes one try from the choice of an address to the end of its answer."""
+
+    __slots__ = (
+        "_connection",
+        "_exchange",
+        "_health",
+        "_heard_at",
+        "_last_at",
+        "_runtime",
+        "_sent_at",
+        "answer",
+        "choice",
+        "live",
+    )
+
+    def __init__(self, exchange: Exchange, choice: Choice, health: Health) -> None:
+        self._exchange, self._runtime = exchange, exchange.runtime
+        self.choice, self._health = choice, health
+        health.in_flight += 1
+        self.live = True
+        self.answer: Answer | None = None
+        self._connection: Connection | None = None
+        self._sent_at: float | None = None
+        self._heard_at: float | None = None
+        self._last_at = 0.0
+
+    @property
+    def committed(self) -> bool:
+        """The client has had something of the answer."""
+        return self.answer is not None and self.answer.committed
+
+    @property
+    def chunks(self) -> int:
+        """Events of the stream so far."""
+        answer = self.answer
+        return answer.events if isinstance(answer, StreamAnswer) else 0
+
+    # Asking.
+
+    def begin(self, *, fresh: bool = False) -> None:
+        """Ask for a connection; ``fresh``: for one that nobody has used."""
+        self._sent_at = None
+        limit_s = self._exchange.route.timeouts.connect
+        self._runtime.connect(self.choice.address, self, limit_s=limit_s, fresh=fresh)
+
+    def connected(self, connection: Connection) -> None:
+        if not self.live:
+            connection.abort()
+            return
+        exchange, choice = self._exchange, self.choice
+        self._connection = connection
+        exchange.tries += 1
+        self._sent_at = self._last_at = self._runtime.now()
+        request = exchange.request
+        if request.source is not None:
+            self._stream_out(request.source, connection)
+            return
+        try:
+            body = body_for(request, choice.target)
+        except BadRequest as bad:
+            # It was lent for nothing: not a byte was sent on it.
+            self.stop("unsaid", sound=None)
+            exchange.refuse(bad.status, str(bad), code=bad.code or "unsupported")
+            return
+        head = head_for(request, choice, body, now=self._runtime.wall())
+        connection.send(
+            b"%b%bx-request-id: %b\r\ncontent-type: application/json\r\n"
+            b"content-length: %d\r\n\r\n%b"
+            % (head, exchange.trace, exchange.request_id, len(body), body),
+            self,
+        )
+
+    def _stream_out(self, source: Source, connection: Connection) -> None:
+        """Send a body that is not held."""
+        exchange, (target, address) = self._exchange, self.choice
+        model = target.model or exchange.request.model
+        head = target.upstream.heads[address.url, exchange.request.op]
+        length = source.length(model)
+        framing = (
+            b"transfer-encoding: chunked"
+            if length is None
+            else b"content-length: %d" % length
+        )
+        kind = source.kind.encode()
+        connection.send(
+            b"%b%bx-request-id: %b\r\ncontent-type: %b\r\n%b\r\n\r\n"
+            % (head, exchange.trace, exchange.request_id, kind, framing),
+            self,
+        )
+        connection.upload(source.read(model), chunked=length is None)
+
+    def connect_failed(self, reason: str) -> None:
+        if self.live:
+            self._leave(reason, sound=False)
+            self._exchange.unreachable(self)
+
+    # The answer.
+
+    def answered(self, head: UpstreamHead) -> None:
+        """The head of an answer is here."""
+        self._heard_at = self._last_at = self._runtime.now()
+        exchange, target = self._exchange, self.choice.target
+        framing, request = exchange.framing, exchange.request
+        framing.lines = b"x-request-id: %b\r\n%bx-bud-tries: %d\r\n" % (
+            exchange.request_id,
+            target.lines,
+            exchange.tries,
+        )
+        way = translation(request, target)
+        self.answer = (
+            StreamAnswer(head, framing, way, hide_usage=not request.wants_usage)
+            if head.event_stream
+            else PlainAnswer(head, framing, way)
+        )
+
+    def received(self, data: bytes) -> None:
+        """Bytes of the answer's body are here."""
+        answer = self.answer
+        assert answer is not None
+        self._last_at = self._runtime.now()
+        try:
+            out = answer.feed(data)
+        except Malformed:
+            self.abandon("malformed")
+            return
+        if answer.committed:
+            self._exchange.pass_on(out)
+        elif isinstance(answer, StreamAnswer) and answer.error is not None:
+            self.abandon("stream_error")
+
+    def passed(self, framed: bytes) -> bool:
+        """Pass one whole chunk on as it came; false: `received` must have it."""
+        answer = self.answer
+        if not (isinstance(answer, StreamAnswer) and answer.passes(framed)):
+            return False
+        self._last_at = self._runtime.now()
+        self._exchange.client.write(framed)
+        return True
+
+    def completed(self) -> None:
+        """The answer is whole."""
+        answer = self.answer
+        assert answer is not None
+        self._connection = None
+        try:
+            if not answer.committed and self._is_no_answer(answer):
+                return
+            last = answer.end()
+        except Malformed:
+            self.abandon("malformed")
+            return
+        status = answer.head.status
+        self._leave("ok" if status < _BAD_REQUEST else "refused", sound=True)
+        self._exchange.finish(last, status, answer.usage)
+
+    def _is_no_answer(self, answer: Answer) -> bool:
+        """Give up what is whole, but no answer for the client while others may do."""
+        if isinstance(answer, StreamAnswer):
+            if answer.error is not None:
+                self._fail("stream_error")
+            return answer.error is not None
+        assert isinstance(answer, PlainAnswer)
+        status = answer.head.status
+        verdict = verdict_of(status, answer.head.fields, answer.body)
+        if verdict is None:
+            return False
+        self._exchange.spare = (status, answer.end()) if verdict.shown else None
+        if verdict.rest_s:
+            self._health.rest(self._runtime.now(), verdict.rest_s)
+        self._fail(f"status_{status}", sound=verdict.sound)
+        return True
+
+    def lost(self, reason: str) -> None:
+        """The connection is gone before the answer was whole."""
+        connection, self._connection = self._connection, None
+        if not self.live:
+            return
+        answer = self.answer
+        if answer is None and connection is not None and connection.reused:
+            # It was closed while idle, which says nothing about the upstream.
+            self._exchange.tries -= 1
+            self.begin(fresh=True)
+        elif isinstance(answer, StreamAnswer) and answer.committed and answer.done:
+            self._leave("ok", sound=True)
+            self._exchange.finish(answer.end(), _OK, answer.usage)
+        else:
+            self.abandon(reason)
+
+    # Its end.
+
+    def abandon(self, outcome: str) -> None:
+        """Leave the upstream, which stops its work, and go on without it."""
+        if self._connection is not None:
+            self._connection.abort()
+        if self.answer is not None and self.answer.committed:
+            self._break_off(self.answer, outcome)
+        else:
+            self._fail(outcome)
+
+    def _fail(self, outcome: str, *, sound: bool | None = False) -> None:
+        self._leave(outcome, sound=sound)
+        self.answer = None
+        self._exchange.failed(self)
+
+    def _break_off(self, answer: Answer, reason: str) -> None:
+        self._leave(reason, sound=False)
+        name = self.choice.target.upstream.name
+        last = answer.broken(f"the upstream {name!r} broke off: {reason}")
+        if last is None:
+            self._exchange.cut(answer.usage)
+        else:
+            self._exchange.finish(last, _BAD_GATEWAY, answer.usage)
+
+    def stop(self, outcome: str, *, sound: bool | None) -> None:
+        """End it if it still goes on; nobody waits for its answer."""
+        if self._connection is not None:
+            self._connection.abort()
+        self._leave(outcome, sound=sound)
+
+    def _leave(self, outcome: str, *, sound: bool | None) -> None:
+        """Count how it ended: ``sound`` is what that says of the address."""
+        if not self.live:
+            return
+        self.live, self._connection = False, None
+        health, metrics = self._health, self._runtime.metrics
+        health.in_flight -= 1
+        name = self.choice.target.upstream.name
+        metrics.add("bud_gateway_tries_total", name, outcome)
+        if sound:
+            begun = self._exchange.started if self._sent_at is None else self._sent_at
+            heard = begun if self._heard_at is None else self._heard_at
+            health.succeeded(heard - begun)
+        elif sound is False and health.failed(self._runtime.now()):
+            metrics.add("bud_gateway_ejections_total", name)
+
+    # Time, and a client that is slow.
+
+    def sweep(self, now: float) -> None:
+        """Look for what has taken too long; called a few times a second."""
+        if self._sent_at is None:
+            return  # the pool bounds how long it takes to connect
+        answer, times = self.answer, self._exchange.route.timeouts
+        waited = now - self._sent_at
+        if isinstance(answer, StreamAnswer) and not answer.committed:
+            if answer.events and waited >= HOLD_STREAM_S:
+                self._exchange.pass_on(answer.commit())
+            elif waited >= times.first:
+                self.abandon("first_timeout")
+        elif answer is None:
+            if self._exchange.request.stream and waited >= times.first:
+                self.abandon("first_timeout")
+        elif now - self._last_at >= times.stall:
+            self.abandon("stall_timeout")
+
+    def client_slow(self, slow: bool) -> None:  # noqa: FBT001  as asyncio says it
+        if self._connection is not None:
+            (self._connection.pause if slow else self._connection.resume)()
+            # A silence that the client imposes is not the upstream's.
+            self._last_at = math.inf if slow else self._runtime.now()
