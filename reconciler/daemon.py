@@ -145,10 +145,6 @@ class Daemon:
                 for task in (following, *attended):
                     task.cancel()
 
-    def wake(self) -> None:
-        """Look now: something may have moved that no target watches."""
-        self._due.set()
-
     def _attend(self, group: asyncio.TaskGroup, stop: asyncio.Event) -> None:
         """Supervise and watch each target, for as long as it is one."""
         targets = self._pipeline.targets

@@ -132,7 +132,7 @@ async def _reconcile(
             )
             if reviews is not None:
                 await stack.enter_async_context(
-                    reviewing(reviews.reviewer, reviews.receiver, moved=daemon.wake)
+                    reviewing(reviews.reviewer, reviews.receiver, moved=daemon.look)
                 )
             await daemon.run(stop)
 

@@ -295,7 +295,7 @@ async def house(
         made.lock()
         made.push("main", "Begin", who="bud")
         made.port = await stack.enter_async_context(
-            reviewing(reviewer, receiver, moved=daemon.wake)
+            reviewing(reviewer, receiver, moved=daemon.look)
         )
         hook = {
             "type": "gitea",
