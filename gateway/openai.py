@@ -12,6 +12,8 @@ from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 
 import orjson
 
+from schemas.gateway import Capability
+
 __all__ = [
     "HELD_BYTES",
     "HOT_PATHS",
@@ -32,27 +34,8 @@ __all__ = [
 ]
 
 
-# Plain strings, not an Enum: hashing a member runs Python code in 3.11, and
-# these are looked up several times for each request.
-Op: TypeAlias = Literal[
-    "chat",
-    "completions",
-    "embeddings",
-    "responses",
-    "moderations",
-    "rerank",
-    "score",
-    "classify",
-    "tokenize",
-    "detokenize",
-    "images",
-    "image-edits",
-    "image-variations",
-    "speech",
-    "transcriptions",
-    "translations",
-]
-"""What an upstream can be asked to do; the values are `schemas` capabilities."""
+Op: TypeAlias = Capability
+"""What an upstream can be asked to do."""
 
 PATH_OF: dict[Op, bytes] = {
     "chat": b"/v1/chat/completions",

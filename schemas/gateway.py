@@ -66,6 +66,8 @@ PublicModel = Annotated[
 """What a client writes in ``model``."""
 HASH = re.compile(r"^(sha256|hmac-sha256):[0-9a-f]{64}$")
 KeyHash = Annotated[str, StringConstraints(pattern=HASH.pattern)]
+# Plain strings, not an Enum: hashing a member runs Python code in 3.11, and the
+# gateway looks these up several times for each request.
 Capability = Literal[
     "chat",
     "completions",

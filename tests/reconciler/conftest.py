@@ -1,7 +1,9 @@
-"""A checkout to be broken: a small valid spec, and files written over it."""
+"""A checkout to be broken: a small valid spec, and files written over it; SOPS."""
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from textwrap import dedent
@@ -9,6 +11,8 @@ from textwrap import dedent
 import pytest
 
 from schemas.errors import SpecError
+
+_BUILT_SOPS = Path(__file__).parents[2] / ".tools" / "bin" / "sops"
 
 FILES = {
     "spec/cluster/here.yaml": """
@@ -98,3 +102,16 @@ def problems() -> Callable[..., list[str]]:
         return [str(p).partition("\n")[0] for p in caught.value.problems]
 
     return run
+
+
+@pytest.fixture
+def sops(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The real binary, where our code finds it."""
+    found = os.environ.get("BUD_SOPS") or shutil.which("sops")
+    if found is None and os.access(_BUILT_SOPS, os.X_OK):
+        found = str(_BUILT_SOPS)
+    if found is None and os.environ.get("CI"):
+        pytest.fail("sops is not here: run `make tools`")
+    if found is None:
+        pytest.skip("NOT RUN: sops is not on this machine; `make tools` builds it")
+    monkeypatch.setenv("BUD_SOPS", found)

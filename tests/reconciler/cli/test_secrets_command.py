@@ -1,7 +1,5 @@
 """`bud secrets` as its user meets it: values in by a pipe, never out again."""
 
-import os
-import shutil
 from pathlib import Path
 
 import pytest
@@ -12,7 +10,6 @@ from reconciler.cli.secrets import COMMANDS
 from schemas.errors import PermanentError
 
 CANARY = "canary-0123456789"
-BUILT = Path(__file__).parents[3] / ".tools" / "bin" / "sops"
 
 pytestmark = pytest.mark.slow
 
@@ -38,15 +35,7 @@ class Bud:
 
 
 @pytest.fixture
-def bud(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bud:
-    found = os.environ.get("BUD_SOPS") or shutil.which("sops")
-    if found is None and os.access(BUILT, os.X_OK):
-        found = str(BUILT)
-    if found is None and os.environ.get("CI"):
-        pytest.fail("sops is not here: run `make tools`")
-    if found is None:
-        pytest.skip("NOT RUN: sops is not on this machine; `make tools` builds it")
-    monkeypatch.setenv("BUD_SOPS", found)
+def bud(tmp_path: Path, sops: None, monkeypatch: pytest.MonkeyPatch) -> Bud:
     monkeypatch.delenv("BUD_AGE_KEY_FILE", raising=False)
     return Bud(tmp_path)
 
