@@ -38,5 +38,6 @@ def test_law_17_a_rollback_serves_what_served_before_and_proposes_the_revert(
 
         team.git("merge", "--quiet", said["branch"])
         assert team.data("plan")["blocked"] == []
-        team.until("git says so too", lambda: team.data("plan")["steps"] == [])
+        team.until("git says so too", lambda: settled(team))
+        assert team.data("plan")["steps"] == []
     assert batch(team) == ["8"]

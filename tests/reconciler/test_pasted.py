@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 
 import pytest
 
@@ -90,9 +89,8 @@ def test_a_name_without_a_value_hides_nothing(value):
 @pytest.mark.parametrize(
     "piece", ["sk-", "sk-a ", "eyJ-", "eyJaaaaaaaaaa.", "://a:", "-----BEGIN ", "gh", "PRIVATE KEY", "AKIA", "xoxb-a ", "a-"],
 )  # fmt: skip
+@pytest.mark.timeout(60)  # backtracking over a mebibyte would take hours
 def test_no_text_makes_the_search_slow(piece):
     data = (b"sk- :// eyJ PRIVATE KEY " + piece.encode() * (1 << 20))[: 1 << 20]
-    start = time.perf_counter()
     pasted_values(data, "f.yaml")
     may_name_secret(data)
-    assert time.perf_counter() - start < 5
