@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from gateway.snapshot import Snapshot, compile_snapshot, credentials
+from gateway.compilation import compile_snapshot, credentials
+from gateway.snapshot import Snapshot
 from schemas.errors import PermanentError
 from schemas.gateway import Credential
 from schemas.gateway_toml import load, load_addresses

@@ -9,39 +9,30 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-import ssl
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
-from dataclasses import replace
-from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import orjson
-
 from gateway.accounts import amounts
+from gateway.addresses import AddressBook
 from gateway.admission import Admission
 from gateway.answer import Framing
-from gateway.attempt import Attempt
 from gateway.cache import Cache, MemoryCache
+from gateway.calls import Calls
 from gateway.cold.app import ColdSide
-from gateway.cold.call import Broken, Call
 from gateway.edge import Downstream
-from gateway.entry import request_id_of, route_of, trace_lines
 from gateway.exchange import Exchange
 from gateway.gate import Gate, Gated
-from gateway.gating import Shadow
-from gateway.health import Health, Reported, RetryBudget
+from gateway.health import RetryBudget
 from gateway.inspector import Inspector
 from gateway.judge import Judge
 from gateway.metrics import Metrics
-from gateway.openai import Op, Request, request_of
-from gateway.pool import Pool
+from gateway.openai import Request
 from gateway.ports import Client, Settled
 from gateway.recorder import Recorder, count
 from gateway.semantic import Neighbours
-from gateway.snapshot import Address, Key, Route, Snapshot
+from gateway.snapshot import Key, Route, Snapshot
 from gateway.tracing import traced
 
 if TYPE_CHECKING:
@@ -51,12 +42,6 @@ __all__ = ["Worker"]
 
 _SWEEP_S = 0.25
 """Timeouts are kept to this: one sweep over all is cheaper than a timer each."""
-_IDLE_UPSTREAM_S = 60.0
-"""Below the 75 s after which common servers close an idle connection."""
-_ANY_MODEL = "omni-moderation-latest"
-"""For an upstream that names no model itself: what OpenAI calls its newest."""
-_MIRRORS = 256
-"""Shadows that one worker talks to at once: one that is slow must not pile up."""
 _SWEEPS_A_LEASE = 8
 """A slice that nothing needed for 2 s goes back to where others can have it."""
 
@@ -80,24 +65,25 @@ class Worker:
         self._loop = loop
         self.now = loop.time
         self.random = random.Random(seed).random  # noqa: S311  shares load, no secret
-        self._pools: dict[str, Pool] = {}
-        self._healths: dict[str, Health] = {}
+        book = self._book = AddressBook(loop, wanted=self._is_wanted)
+        self.healths, self.health = book.healths, book.health
+        self.connect = book.connect
         self._retries: dict[tuple[str, int], RetryBudget] = {}
         self._exchanges: set[Exchange] = set()
         self._connections: set[Downstream] = set()
         self._waiting: dict[Exchange, asyncio.TimerHandle | None] = {}
         self._admission = Admission(tell, self._begin)
         self._recorder = Recorder(*spool) if spool is not None else None
-        self._mirrors: set[asyncio.Task[None]] = set()
         self._sweeps = 0
-        self._tls = ssl.create_default_context()
         self.store = store
         self._inspector = Inspector()
         self._cache = _cache(snapshot)
+        self._calls = Calls(self)
+        self.call = self._calls.call
         self._gate = Gate(
-            Judge(self._inspector, self._ask, self.metrics),
+            Judge(self._inspector, self._calls.ask, self.metrics),
             self._cache,
-            Neighbours(self._ask),
+            Neighbours(self._calls.ask),
             self._start,
         )
         self._cold = ColdSide(self)
@@ -117,31 +103,12 @@ class Worker:
 
     # For the exchanges.
 
-    @property
-    def healths(self) -> Mapping[str, Health]:
-        return self._healths
-
     def retries(self, route: Route) -> RetryBudget:
         given = route.name, route.retry_percent
         budget = self._retries.get(given)
         if budget is None:
             budget = self._retries[given] = RetryBudget(route.retry_percent)
         return budget
-
-    def health(self, url: str) -> Health:
-        health = self._healths.get(url)
-        if health is None:
-            health = self._healths[url] = Health()
-        return health
-
-    def connect(
-        self, address: Address, attempt: Attempt, *, limit_s: float, fresh: bool
-    ) -> None:
-        pool = self._pools.get(address.url)
-        if pool is None:
-            pool = Pool(address, self._loop, self._tls, wanted=self._is_wanted)
-            self._pools[address.url] = pool
-        pool.lend(attempt, limit_s=limit_s, fresh=fresh)
 
     def _is_wanted(self, url: str) -> bool:
         return url in self.snapshot.urls and not self.draining
@@ -235,7 +202,7 @@ class Worker:
         """Ask, whatever stood before it having let it pass."""
         shadow = exchange.route.shadow
         if shadow is not None and self.random() < shadow.share:
-            self._mirror(exchange, shadow)
+            self._calls.mirror(exchange, shadow)
         exchange.start()
 
     def joined(self, connection: Downstream) -> bool:
@@ -247,76 +214,8 @@ class Worker:
     def left(self, connection: Downstream) -> None:
         self._connections.discard(connection)
 
-    def call(self, key: Key, request: Request, fields: Mapping[bytes, bytes]) -> Call:
-        """Begin an exchange whose client is a coroutine of this process.
-
-        Raises:
-            BadRequest: the key may not, or nothing can.
-        """
-        route = route_of(key, request.model, request.op)
-        return self._call(key, route, request, fields)
-
-    def _call(
-        self, key: Key, route: Route, request: Request, fields: Mapping[bytes, bytes]
-    ) -> Call:
-        call, request_id = Call(), request_id_of(fields) or self.new_request_id()
-        lines = b"x-request-id: %b\r\n" % request_id
-        call.exchange = self.exchange(
-            call,
-            key=key,
-            route=route,
-            request=request,
-            request_id=request_id,
-            framing=Framing(lines, keep_alive=True, chunked=False),
-            trace=trace_lines(fields),
-        )
-        self.admit(call.exchange)
-        return call
-
     def wake_jobs(self) -> None:
         self._cold.wake_jobs()
-
-    def _mirror(self, exchange: Exchange, shadow: Shadow) -> None:
-        """Ask somebody else the same, for nobody to see."""
-        route = self.snapshot.services.get(shadow.service)
-        request, key = exchange.request, exchange.key
-        if route is None or request.source is not None or request.op not in route.ops:
-            return
-        if len(self._mirrors) >= _MIRRORS:
-            self.metrics.add("bud_gateway_shadow_skipped_total", exchange.route.name)
-            return
-        project = key.name.partition("/")[0]
-        payer = replace(key, name=f"{project}/shadow", limiters=())
-        # Its guardrails change the words of a request in place.
-        copy = request._replace(document=orjson.loads(request.raw))
-        task = self._loop.create_task(self._listen(self._call(payer, route, copy, {})))
-        self._mirrors.add(task)
-        task.add_done_callback(self._mirrors.discard)
-
-    async def _listen(self, call: Call) -> None:
-        with suppress(Broken):
-            await call.reply()
-            async for _ in call.body():
-                pass
-
-    async def _ask(
-        self, exchange: Exchange, upstream: str, op: Op, document: dict[str, Any]
-    ) -> bytes | None:
-        """Ask what judges or embeds texts, at the cost of whose exchange it is."""
-        route = self.snapshot.services.get(upstream)
-        if route is None:
-            return None  # it has just left the config
-        document = {"model": _ANY_MODEL, **document}
-        request = request_of(op, orjson.dumps(document), document)
-        # Its limits have let the exchange in already.
-        call = self._call(replace(exchange.key, limiters=()), route, request, {})
-        try:
-            reply, answer = await call.reply(), await call.whole()
-        except Broken:
-            return None
-        finally:
-            call.close()
-        return answer if reply.status == HTTPStatus.OK else None
 
     def cold(self) -> asyncio.Protocol:
         return self._cold.protocol()
@@ -330,9 +229,7 @@ class Worker:
         """Put a new snapshot in force; what is in flight stays undisturbed."""
         self.snapshot = snapshot
         self._prepare()
-        for url, pool in self._pools.items():
-            if url not in snapshot.urls:
-                pool.close_idle()
+        self._book.close_idle()
         for exchange in list(self._waiting):
             self._wake(exchange)
 
@@ -340,7 +237,7 @@ class Worker:
         now = self.now()
         for exchange in list(self._exchanges):
             exchange.sweep(now)
-            if self._recorder is not None:
+            if self._recorder is not None and not exchange.over:
                 self._recorder.passed(exchange)
         if self._recorder is not None:
             self._recorder.flush()
@@ -349,18 +246,12 @@ class Worker:
             self._admission.give_back()
         for connection in list(self._connections):
             connection.sweep(now)
-        for url, pool in list(self._pools.items()):
-            pool.close_idle(before=now - _IDLE_UPSTREAM_S)
-            if pool.empty and not self._is_wanted(url):
-                del self._pools[url]
-                self._healths.pop(url, None)
+        self._book.sweep(now)
         self._sweeper = self._loop.call_later(_SWEEP_S, self._sweep)
 
     def heard(self, loads: Mapping[str, tuple[float, float, float]]) -> None:
         """Take what engines say of themselves."""
-        now = self.now()
-        for url, load in loads.items():
-            self.health(url).hear(Reported(*load), now)
+        self._book.hear(loads, self.now())
 
     def granted(self, message: dict[str, Any]) -> None:
         self._admission.granted(
@@ -397,8 +288,7 @@ class Worker:
         self._sweeper.cancel()
         for connection in list(self._connections):
             connection.cut()
-        for pool in self._pools.values():
-            pool.abort()
+        self._book.abort()
         if self._recorder is not None and not self._exchanges:
             self._recorder.close()
         self._inspector.close()

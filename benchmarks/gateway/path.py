@@ -141,7 +141,7 @@ class Line:
         self.worker = worker(loop, folder)
         address = self.worker.snapshot.upstreams["team/mock"].addresses[0]
         pool = Pool(address, loop, None, wanted=lambda _: True)
-        self.worker._pools[URL] = pool
+        self.worker._book._pools[URL] = pool
         self.upstream = UpstreamConnection(pool)
         self.upstream.connection_made(Sink())  # type: ignore[arg-type]
         pool.give_back(self.upstream)

@@ -9,6 +9,7 @@ from typing import Any
 import orjson
 import pytest
 
+from gateway.compilation import compile_snapshot
 from gateway.engines import read_load
 from gateway.health import (
     FAILURES,
@@ -20,7 +21,7 @@ from gateway.health import (
 )
 from gateway.openai import Request, read_request
 from gateway.routing import Choice, choose
-from gateway.snapshot import Route, compile_snapshot
+from gateway.snapshot import Route
 from schemas.gateway import Addresses, GatewayConfig, Price, Target, Upstream
 from schemas.gateway import Route as RouteTable
 from schemas.units import Duration, Money
