@@ -14,7 +14,8 @@ import orjson
 from gateway.admin import start_admin
 from gateway.files import Files, compile_bundle
 from gateway.logs import configure
-from gateway.supervisor import Supervisor, bind
+from gateway.slot import bind
+from gateway.supervisor import Supervisor
 from schemas.errors import FoundryError, SpecError
 from schemas.gateway_toml import json_schema
 

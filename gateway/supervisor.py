@@ -9,33 +9,26 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
-import sys
-import time
-import uuid
-from asyncio.subprocess import Process, create_subprocess_exec
 from collections.abc import Coroutine, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from gateway.books import Books
-from gateway.control import read_message, write_message
 from gateway.engines import Engines
 from gateway.files import Bundle, Files, compile_bundle
 from gateway.health import Reported
-from gateway.limits import Authority, Limiter, slice_of
+from gateway.lender import Lender
+from gateway.limits import Limiter
 from gateway.metrics import Metrics
+from gateway.slot import Slot, bind
 from gateway.snapshot import Snapshot
-from schemas.errors import FoundryError, PermanentError
+from schemas.errors import FoundryError
 from schemas.gateway import Listener
 
 if TYPE_CHECKING:
-    from gateway.shared_limits import SharedLimits
     from gateway.telemetry import Telemetry
 
-__all__ = ["Supervisor", "bind"]
+__all__ = ["Supervisor"]
 
 _POLL_S = 0.1
 _NUMBERS_S = 2.0
@@ -43,52 +36,7 @@ _ENGINES_S = 1.0
 """Between two looks at the engines: they schedule many times a second, but their
 queues move more slowly."""
 _MAX_RESTART_S = 5.0
-_BACKLOG = 4096
-_TREE = Path(__file__).resolve().parent.parent
 _log = structlog.get_logger("gateway")
-
-
-def bind(address: str, *, shared: bool) -> socket.socket:
-    """Bind ``host:port``.
-
-    Raises:
-        PermanentError: the address is taken or not ours.
-    """
-    host, _, port = address.rpartition(":")
-    host = host.strip("[]")
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listening = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        if shared:
-            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind((host, int(port)))
-        listening.listen(_BACKLOG)
-    except OSError as error:
-        listening.close()
-        raise PermanentError(
-            f"cannot listen on {address}: {error.strerror}",
-            hint="stop what listens there, or choose another address",
-        ) from error
-    listening.setblocking(False)
-    return listening
-
-
-class Slot:
-    """One worker's place: its socket stays, its process may be replaced."""
-
-    def __init__(self, listening: socket.socket) -> None:
-        self.listening = listening
-        self.process: Process | None = None
-        self.writer: asyncio.StreamWriter | None = None
-        self.applied = 0
-        """The generation that this worker works by; 0: none yet."""
-        self.id = 0
-        """Of the process that is in it now; no two are alike."""
-        self.spool: str | None = None
-        self.restarts = 0
-        self.numbers: Metrics | None = None
-        self.asked: asyncio.Future[None] | None = None
 
 
 class Supervisor:
@@ -108,17 +56,14 @@ class Supervisor:
         rest = [bind(self.listen, shared=True) for _ in range(count - 1)]
         self.slots = [Slot(listening) for listening in (first, *rest)]
         self._retired = Metrics()
-        self.authority = Authority()
-        self.books: Books | None = None
         self._telemetry: Telemetry | None = None
         self._snapshot = bundle, compile_bundle(bundle)
+        usage = hear = None
         if listener.usage is not None:
-            folder = files.config.parent / listener.usage
+            usage = files.config.parent / listener.usage
             self._telemetry = _telemetry(self._snapshot[1], bundle.secrets)
             hear = self._telemetry.record if self._telemetry is not None else None
-            self.books = Books(folder, self.authority, hear)
-        holder = self.books.gateway if self.books else uuid.uuid4().hex
-        self._shared = _shared(self._snapshot[1], self.authority, holder)
+        self._lender = Lender(self._snapshot[1], usage, hear)
         self._asking: set[asyncio.Task[None]] = set()
         self._engines = Engines(self._tell_loads)
         self._hired = 0
@@ -164,7 +109,7 @@ class Supervisor:
             "error": self.error,
             "workers": [
                 {
-                    "pid": slot.process.pid if slot.process else None,
+                    "pid": slot.pid,
                     "generation": slot.applied,
                     "restarts": slot.restarts,
                 }
@@ -174,15 +119,8 @@ class Supervisor:
 
     async def numbers(self) -> Metrics:
         """Ask every worker, and add up."""
-        loop = asyncio.get_running_loop()
-        waits = []
-        for slot in self.slots:
-            if slot.writer is None or not slot.applied:
-                continue
-            if slot.asked is None or slot.asked.done():
-                slot.asked = loop.create_future()
-                write_message(slot.writer, {"op": "numbers"})
-            waits.append(slot.asked)
+        asked = [slot.ask_numbers() for slot in self.slots]
+        waits = [answer for answer in asked if answer is not None]
         if waits:
             await asyncio.wait(waits, timeout=_NUMBERS_S)
         total = Metrics()
@@ -197,8 +135,8 @@ class Supervisor:
             "bud_gateway_worker_restarts_total",
             n=sum(slot.restarts for slot in self.slots),
         )
-        if self._shared is not None:
-            total.set("bud_gateway_shared_up", to=int(self._shared.up))
+        if (up := self._lender.shared_up) is not None:
+            total.set("bud_gateway_shared_up", to=int(up))
         total.set("bud_gateway_config_generation", to=self.in_force)
         total.add("bud_gateway_config_rejected_total", n=self.rejected)
         valid = self.error is None and self.in_force == self.generation
@@ -214,7 +152,7 @@ class Supervisor:
         async with asyncio.TaskGroup() as tasks:
             keepers = [tasks.create_task(self._keep(slot)) for slot in self.slots]
             watcher = tasks.create_task(self._watch())
-            publisher = tasks.create_task(_aside("limits", self._publish()))
+            publisher = tasks.create_task(_aside("limits", self._lender.publish()))
             engines = tasks.create_task(
                 _aside("engines", self._engines.run(self._compiled, _ENGINES_S))
             )
@@ -227,9 +165,7 @@ class Supervisor:
             watcher.cancel()
             engines.cancel()
             for slot in self.slots:
-                slot.listening.close()  # ours; the worker takes what it still has
-                if slot.process is not None and slot.process.returncode is None:
-                    slot.process.terminate()
+                slot.terminate()
             for keeper in keepers:
                 if not await self._finished(keeper):
                     keeper.cancel()
@@ -237,9 +173,7 @@ class Supervisor:
             if self._telemetry is not None:
                 exporter.cancel()
                 await asyncio.to_thread(self._telemetry.close)
-        if self._shared is not None:
-            await self._shared.publish(_wall())
-            await self._shared.close()
+        await self._lender.close()
 
     async def _finished(self, keeper: asyncio.Task[None]) -> bool:
         done, _ = await asyncio.wait({keeper}, timeout=_MAX_RESTART_S + self._drain_s)
@@ -263,59 +197,38 @@ class Supervisor:
                 pause = 0.0 if lived else min(pause * 2 or 0.1, _MAX_RESTART_S)
                 await asyncio.sleep(pause)
         finally:
-            if slot.process is not None and slot.process.returncode is None:
-                slot.process.kill()
+            slot.kill()
 
     async def _live(self, slot: Slot) -> bool:
         """Start a worker and stay with it to its end; true if it had served."""
-        ours, theirs = socket.socketpair()
-        with theirs:
-            slot.process = await create_subprocess_exec(
-                sys.executable,
-                "-m",
-                "gateway.worker",
-                str(theirs.fileno()),
-                str(slot.listening.fileno()),
-                pass_fds=(theirs.fileno(), slot.listening.fileno()),
-                env={**os.environ, "PYTHONPATH": str(_TREE)},
-            )
-        reader, slot.writer = await asyncio.open_connection(sock=ours)
+        reader = await slot.hire()
         self._hired += 1
         slot.id = self._hired
-        if self.books is not None:
-            slot.spool = self.books.employ(slot.id)
+        slot.spool = self._lender.employ(slot.id)
         self._send(slot)
-        while (message := await read_message(reader)) is not None:
+        async for message in slot.messages(reader):
             self._heard(slot, message)
-        slot.writer.close()
-        served, slot.applied, slot.writer = bool(slot.applied), 0, None
-        code = await slot.process.wait()
-        if self.books is not None and slot.spool is not None:
-            self.books.bury(slot.spool)
-        self.authority.forget(slot.id)
+        served = bool(slot.applied)
+        code = await slot.part()
+        self._lender.bury(slot.id, slot.spool)
         if slot.numbers is not None:
             self._retired.merge(slot.numbers.dump(), gauges=False)
             slot.numbers = None
         if not self._stopping:
-            _log.error("worker died", pid=slot.process.pid, code=code)
+            _log.error("worker died", pid=slot.pid, code=code)
         return served
 
     def _send(self, slot: Slot) -> None:
-        if slot.writer is not None:
-            message = {
+        slot.tell(
+            {
                 "op": "snapshot",
                 "generation": self.generation,
                 "bundle": self._bundle.to_json(),
-                "spool": self._spool_of(slot),
+                "spool": slot.spool,
                 "tls": self._tls,
                 "store": self._store,
             }
-            write_message(slot.writer, message)
-
-    def _spool_of(self, slot: Slot) -> dict[str, str] | None:
-        if self.books is None or slot.spool is None:
-            return None
-        return {"folder": str(self.books.folder), "name": slot.spool}
+        )
 
     def _heard(self, slot: Slot, message: dict[str, Any]) -> None:
         if message["op"] == "applied":
@@ -328,14 +241,7 @@ class Supervisor:
             )
         elif message["op"] == "return":
             name, amount = message["id"], message["amount"]
-            self.authority.give_back(name, worker=slot.id, amount=amount)
-            if self._shared is not None and name.endswith((":requests", ":tokens")):
-                self._later(self._shared.give_back(name, amount))
-        elif message["op"] == "numbers":
-            slot.numbers = Metrics()
-            slot.numbers.merge(message["numbers"], gauges=True)
-            if slot.asked is not None and not slot.asked.done():
-                slot.asked.set_result(None)
+            self._later(self._lender.give_back(name, worker=slot.id, amount=amount))
 
     def _later(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -343,26 +249,14 @@ class Supervisor:
         task.add_done_callback(self._asking.discard)
 
     async def _lease(self, slot: Slot, limiter: Limiter, need: int) -> None:
-        if limiter.kind == "budget" and self.books is not None:
-            self.books.read()  # what was spent meanwhile is no longer lent
-        worker, workers, now = slot.id, len(self.slots), _wall()
-        grant = None
-        if self._shared is not None:
-            want = slice_of(limiter, need, workers)
-            grant = await self._shared.grant(
-                limiter, worker=worker, need=need, want=want, now=now
-            )
-        if grant is None:
-            grant = self.authority.grant(
-                limiter, worker=worker, need=need, workers=workers, now=now
-            )
-        if slot.id != worker or slot.writer is None:
-            # It died while it waited.
-            self.authority.give_back(limiter.id, worker=worker, amount=grant.amount)
-            return
-        write_message(
-            slot.writer, {"op": "granted", "id": limiter.id, **grant._asdict()}
+        worker = slot.id
+        grant = await self._lender.lease(
+            limiter, need=need, worker=worker, workers=len(self.slots)
         )
+        granted = {"op": "granted", "id": limiter.id, **grant._asdict()}
+        if slot.id != worker or not slot.tell(granted):
+            # It died while it waited.
+            self._lender.unused(limiter.id, worker=worker, amount=grant.amount)
 
     def _compiled(self) -> Snapshot:
         if self._snapshot[0] is not self._bundle:
@@ -370,22 +264,15 @@ class Supervisor:
         return self._snapshot[1]
 
     def _tell_loads(self, loads: dict[str, Reported]) -> None:
+        plain = {url: tuple(load) for url, load in loads.items()}
         for slot in self.slots:
-            if slot.writer is not None:
-                plain = {url: tuple(load) for url, load in loads.items()}
-                write_message(slot.writer, {"op": "loads", "loads": plain})
-
-    async def _publish(self) -> None:
-        while self._shared is not None:
-            await asyncio.sleep(_POLL_S)
-            await self._shared.publish(_wall())
+            slot.tell({"op": "loads", "loads": plain})
 
     async def _watch(self) -> None:
         """Bring each new valid state of the files to the workers."""
         while True:
             await asyncio.sleep(_POLL_S)
-            if self.books is not None:
-                self.books.read()
+            self._lender.read()
             if self._files.changed():
                 self.reload()
 
@@ -418,21 +305,6 @@ async def _aside(name: str, work: Coroutine[Any, Any, None]) -> None:
         _log.exception("stopped", task=name)
 
 
-def _shared(
-    snapshot: Snapshot, authority: Authority, holder: str
-) -> SharedLimits | None:
-    given = snapshot.listener.shared
-    if given is None:
-        return None
-    # Half a second of a start, for whoever shares.
-    from gateway.shared import connect  # noqa: PLC0415
-    from gateway.shared_limits import SharedLimits  # noqa: PLC0415
-
-    return SharedLimits(
-        connect(snapshot), authority, holder=holder, fails_open=given.failure == "open"
-    )
-
-
 def _telemetry(snapshot: Snapshot, secrets: Mapping[str, str]) -> Telemetry | None:
     given = snapshot.listener.telemetry
     if given is None:
@@ -446,7 +318,3 @@ def _telemetry(snapshot: Snapshot, secrets: Mapping[str, str]) -> Telemetry | No
         authorization=secrets.get("gateway.telemetry.authorization"),
         dialects={name: u.dialect for name, u in snapshot.upstreams.items()},
     )
-
-
-def _wall() -> float:
-    return time.time()  # noqa: TID251  this process keeps the clock of limits
