@@ -39,7 +39,9 @@ async def main(count: int, rounds: int) -> None:
                     text = ENDPOINT.replace(
                         "maxBatch: 8", f"maxBatch: {16 + 8 * (i % 2)}"
                     )
-                    b.write(f"spec/endpoint/e{(i * CHANGED + j) % count}.yaml", text)
+                    b.work.write(
+                        f"spec/endpoint/e{(i * CHANGED + j) % count}.yaml", text
+                    )
                 head = b.commit(f"Round {i}", "refs/pull/1/head")
                 b.forge.pulls[1] = replace(b.forge.pulls[1], head=head)
                 started = time.perf_counter()

@@ -32,7 +32,15 @@ from schemas.catalog import catalog
 from schemas.gateway import hash_key
 from schemas.objects import Credential
 
-__all__ = ["Foundry", "Home", "makers_of", "now", "open_foundry"]
+__all__ = [
+    "Foundry",
+    "Home",
+    "home_of",
+    "makers_of",
+    "now",
+    "open_foundry",
+    "reader_of",
+]
 
 
 def now() -> datetime:
@@ -106,6 +114,7 @@ class Foundry:
     pipeline: Pipeline
     read: Callable[[Credential], str]
     """Opens a credential, in memory."""
+    mask: Mask
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator[None]:
@@ -154,6 +163,19 @@ def files_of(repo: Path, environment: str, home: Home) -> SopsFiles:
     )
 
 
+def reader_of(
+    repo: Path, environment: str, home: Home, mask: Mask
+) -> Callable[[Credential], str]:
+    """Opens credentials of an environment; what was opened is masked from then on."""
+
+    def read(credential: Credential) -> str:
+        value = read_credential(credential, files_of(repo, environment, home))
+        mask.learn(value)
+        return value
+
+    return read
+
+
 @contextmanager
 def open_foundry(
     repo: Path, environment: str, state: str | None = None
@@ -179,13 +201,7 @@ def open_foundry(
         ),
     }
     mask = Mask(_secrets_of_this_process())
-
-    def read(credential: Credential) -> str:
-        """What was opened once is masked wherever it turns up."""
-        value = read_credential(credential, files_of(repo, environment, home))
-        mask.learn(value)
-        return value
-
+    read = reader_of(repo, environment, home, mask)
     pipeline = Pipeline(
         environment=environment,
         catalog=catalog(),
@@ -212,6 +228,7 @@ def open_foundry(
             gateway=gateway,
             pipeline=pipeline,
             read=read,
+            mask=mask,
         )
 
 

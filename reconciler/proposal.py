@@ -1,130 +1,135 @@
-"""Proposal: a rollback as a commit on a branch of its own, for people to merge (I/O).
+"""Proposals: a change of ours as one commit, for people to merge (I/O: git, forge).
 
-`bud rollback` and a failed canary make one, because git would otherwise go on
-declaring what failed. It never touches a branch, an index or a work tree that
+A rollback, a promotion and a newer lock become one: a pull request where the environment
+has a forge, else a branch. It never touches a branch, an index or a work tree that
 somebody uses, and it pushes nothing.
 """
 
 from __future__ import annotations
 
-import asyncio
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from reconciler.pipeline import Pipeline
-from reconciler.source import Tree, git
-from reconciler.store import Frozen, Log
-from reconciler.values import Commit
-from schemas.errors import PermanentError
+from reconciler.forge.base import Forge, Proposal
+from reconciler.source import git
+from schemas.errors import FoundryError, PermanentError
 from schemas.objects import DEFAULT_PROJECT, Ref
 
-__all__ = ["Proposal", "propose"]
+__all__ = ["Grounds", "Published", "draft", "places_of", "publish"]
 
-_AUTHOR = ("-c", "user.name=Bud Foundry", "-c", "user.email=rollback@bud.invalid")
-_LOOKED_BACK = 5000
-_GOOD = ("created", "changed", "unchanged")
+_AUTHOR = ("-c", "user.name=Bud Foundry", "-c", "user.email=bud@bud.invalid")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Proposal:
+class Grounds:
+    """Where a proposal is made: a repository, or a mirror of one."""
+
+    repo: Path
+    at: str = "HEAD"
+    """The revision that it changes."""
+    onto: str = "main"
+    """The branch that it is to be merged into."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Published:
     branch: str
-    commit: str
-    files: tuple[str, ...]
-    exact: bool
-    """Merged, it declares byte for byte what stands in now."""
+    url: str = ""
+    """Of the pull request."""
+    why: str = ""
+    """Why there is none, where there should be one."""
+
+    def __str__(self) -> str:
+        if self.url:
+            return f"{self.url} proposes it"
+        failed = f" (no pull request: {self.why})" if self.why else ""
+        return f"branch {self.branch} holds it: push and merge it{failed}"
 
 
-async def propose(
-    repo: Path,
-    pipeline: Pipeline,
-    log: Log,
-    ref: Ref,
-    items: Sequence[Frozen],
-    reason: str,
+async def draft(
+    grounds: Grounds,
+    *,
+    branch: str,
+    title: str,
+    edit: Callable[[Path], Awaitable[str]],
 ) -> Proposal:
-    """Commit the files of ``ref`` as they were when the stand-in was applied.
+    """Commit what ``edit`` does to a work tree that it is given, and says of it.
+
+    No branch is made; the name of what may become one ends in what it holds, so that
+    the same change is proposed once.
 
     Raises:
-        PermanentError: that revision was never a commit of this repository.
-        SpecError: with those files the tree is not valid any more.
+        PermanentError: it changes nothing.
         TemporaryError: git failed.
     """
-    good = _commit_of(log, ref, items)
-    head = (await git("rev-parse", "HEAD", cwd=repo)).strip()
-    branch = f"bud/rollback/{ref.kind}-{ref.name}-{items[0].digest[:8]}".lower()
+    repo = grounds.repo
+    base = (await git("rev-parse", f"{grounds.at}^{{commit}}", cwd=repo)).strip()
     with tempfile.TemporaryDirectory(prefix="bud-proposal-") as folder:
         tree = Path(folder) / "tree"
-        await git(
-            "worktree", "add", "--quiet", "-B", branch, str(tree), head, cwd=repo
-        )  # fmt: skip
+        await git("worktree", "add", "--quiet", "--detach", str(tree), base, cwd=repo)
         try:
-            return await _commit(tree, pipeline, branch, good, ref, items, reason)
+            body = await edit(tree)
+            await git("add", "--all", cwd=tree)
+            files = await _changed(tree)
+            if not files:
+                raise PermanentError(f"cannot propose {title!r}: it changes no file")
+            said = ("-m", title, "-m", body)
+            await git(*_AUTHOR, "commit", "--quiet", *said, cwd=tree)
+            commit, content = (
+                await git("rev-parse", "HEAD", "HEAD^{tree}", cwd=tree)
+            ).split()
         finally:
             await git("worktree", "remove", "--force", str(tree), cwd=repo)
-
-
-def _commit_of(log: Log, ref: Ref, items: Sequence[Frozen]) -> str:
-    for item in items:
-        if item.stand_in is None:
-            continue
-        key, digest = item.stand_in.key, item.stand_in.digest
-        for entry in log.entries(target=key.target, limit=_LOOKED_BACK):
-            if entry.after == digest and entry.outcome in _GOOD:
-                if "+" in entry.commit:
-                    break
-                return entry.commit
-    raise PermanentError(
-        f"cannot propose the revert of {ref}: what lived before was never committed"
-    )
-
-
-async def _commit(
-    tree: Path,
-    pipeline: Pipeline,
-    branch: str,
-    good: str,
-    ref: Ref,
-    items: Sequence[Frozen],
-    reason: str,
-) -> Proposal:
-    environment = pipeline.environment
-    files = await _restore(tree, good, _places(ref, environment))
-    made = Tree(root=tree, commit=Commit(sha=good))
-    await asyncio.to_thread(pipeline.refresh_lock, made)
-    await git("add", "--all", cwd=tree)
-    digests = ", ".join(item.digest[:12] for item in items)
-    await git(
-        *_AUTHOR, "commit", "--quiet", "--allow-empty", "-m", f"Roll back {ref}",
-        "-m", f"{reason}\n\nBack to {good}; {digests} was frozen in {environment}.",
-        cwd=tree,
+    return Proposal(
+        title=title, body=body, branch=f"{branch}-{content[:8]}", onto=grounds.onto, base=base,
+        commit=commit, files=files,
     )  # fmt: skip
-    commit = (await git("rev-parse", "HEAD", cwd=tree)).strip()
-    _, rendered = await asyncio.to_thread(pipeline.describe, made)
-    wanted = [item.stand_in for item in items if item.stand_in is not None]
-    exact = all(
-        unit.key in rendered.units and rendered.units[unit.key].digest == unit.digest
-        for unit in wanted
-    )
-    return Proposal(branch=branch, commit=commit, files=files, exact=exact)
 
 
-def _places(ref: Ref, environment: str) -> tuple[str, ...]:
+async def publish(
+    grounds: Grounds, made: Proposal, forge: Forge | None, mask: Callable[[str], str]
+) -> Published:
+    """Open the pull request, or leave the branch where there is no forge to ask."""
+    why = ""
+    if forge is not None:
+        try:
+            pull = await _open(made, forge)
+        except FoundryError as error:
+            why = mask(error.args[0])
+        else:
+            return Published(branch=made.branch, url=pull)
+    await git("branch", "--force", made.branch, made.commit, cwd=grounds.repo)
+    return Published(branch=made.branch, why=why)
+
+
+async def _open(made: Proposal, forge: Forge) -> str:
+    head = await forge.branch_head(made.onto)
+    if head != made.base:
+        # Whole files are sent: those of another commit would undo what it changed.
+        raise PermanentError(
+            f"cannot propose {made.branch}: {made.onto} is at {head[:12]} on the forge, "
+            f"and this was made from {made.base[:12]}"
+        )
+    for pull in await forge.open_pulls(made.onto):
+        if pull.source == made.branch and not pull.fork:
+            return pull.url  # the same change was proposed before
+    return (await forge.propose(made)).url
+
+
+async def _changed(tree: Path) -> Mapping[str, bytes | None]:
+    # A rename is a delete and a new file: each path has to be known.
+    names = await git("diff", "--cached", "--name-only", "--no-renames", "-z", cwd=tree)
+    paths = [name for name in names.split("\0") if name]
+    return {
+        path: file.read_bytes() if (file := tree / path).is_file() else None
+        for path in paths
+    }
+
+
+def places_of(ref: Ref, environment: str) -> tuple[str, str]:
     """Where an object is written, and where an environment says how it differs."""
     project = "" if ref.project == DEFAULT_PROJECT else f"{ref.project}/"
     place = f"{project}{ref.kind.lower()}/{ref.name}.yaml"
     return f"spec/{place}", f"environments/{environment}/{place}"
-
-
-async def _restore(tree: Path, good: str, places: Sequence[str]) -> tuple[str, ...]:
-    """Give files the content they had; those that were not there go."""
-    had = set((await git("ls-tree", "-r", "--name-only", good, "--", *places,
-                         cwd=tree)).split("\n"))  # fmt: skip
-    for place in places:
-        if place in had:
-            await git("checkout", "--quiet", good, "--", place, cwd=tree)
-        else:
-            (tree / place).unlink(missing_ok=True)
-    changed = await git("status", "--porcelain", "--", *places, cwd=tree)
-    return tuple(line[3:] for line in changed.splitlines())

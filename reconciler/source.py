@@ -191,10 +191,24 @@ class RemoteBranch:
         self._signers = signers and signers.resolve()
         self._mirror, self._trees = home / "mirror.git", home / "trees"
 
+    @property
+    def branch(self) -> str:
+        return self._branch
+
+    @property
+    def mirror(self) -> Path:
+        """A bare repository that holds the branch under ``ref``."""
+        return self._mirror
+
+    @property
+    def ref(self) -> str:
+        return f"refs/remotes/source/{self._branch}"
+
     async def newest(self) -> Tree:
         await self._fetch()
-        ref = f"refs/remotes/source/{self._branch}"
-        head = await git("log", "-1", "--format=%H%n%ae%n%s", ref, cwd=self._mirror)
+        head = await git(
+            "log", "-1", "--format=%H%n%ae%n%s", self.ref, cwd=self._mirror
+        )
         sha, author, subject = head.rstrip("\n").split("\n", 2)
         if self._signers is not None:
             await self._check_signature(sha, self._signers)
@@ -220,7 +234,7 @@ class RemoteBranch:
         if not self._mirror.is_dir():
             self._mirror.mkdir(parents=True)
             await git("init", "--quiet", "--bare", cwd=self._mirror)
-        refs = f"+refs/heads/{self._branch}:refs/remotes/source/{self._branch}"
+        refs = f"+refs/heads/{self._branch}:{self.ref}"
         await git(
             "fetch", "--quiet", "--no-tags", "--no-recurse-submodules", "--",
             self._url, refs, cwd=self._mirror,

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import accumulate
 from typing import Any
 
-__all__ = ["LIMIT", "comment", "marker", "safe", "unreadable"]
+__all__ = ["LIMIT", "comment", "marker", "promotions", "safe", "unreadable"]
 
 Data = Mapping[str, Any]
 
@@ -357,6 +357,9 @@ def _held(blocked: list[Data]) -> list[str]:
 
 def _sections(document: Data, changes: list[Data]) -> Iterator[list[str]]:
     """The rest, the more important first."""
+    yield _list("Promoted", (
+        line for change in changes for line in promotions(change, safe)
+    ))  # fmt: skip
     yield _list("Rollout", (
         f"{safe(r['object'])}: {r['says']}" for r in document["rollout"]
     ))  # fmt: skip
@@ -369,6 +372,7 @@ def _sections(document: Data, changes: list[Data]) -> Iterator[list[str]]:
         + _traffic(r["traffic"])
         for r in document["routes"]
     ))  # fmt: skip
+    yield _elsewhere(document["pull"])
     yield _costs(document)
     yield _folded(
         "Optimizer: what was chosen, and what else", _choices(document["decisions"])
@@ -381,6 +385,23 @@ def _sections(document: Data, changes: list[Data]) -> Iterator[list[str]]:
     yield _folded("Policies that are kept", passed)
 
 
+def promotions(change: Data, quote: Callable[[str], str]) -> Iterator[str]:
+    """Where it was proved, how it measured there, and what is predicted of it here."""
+    was, now = change["before"] or {}, change["after"] or {}
+    said = now.get("promoted")
+    if not said or said == was.get("promoted"):
+        return
+    if not said["holds"]:
+        yield f"{quote(change['object'])}: no longer what was proved in {quote(said['from'])}"
+        return
+    yield (
+        f"{quote(change['object'])} as {quote(said['digest'][:12])}, which "
+        f"{quote(said['from'])} says it served (its ledger, entry {quote(said['entry'])}). "
+        f"Measured there: {quote(said['measured'])}. Predicted here: TTFT "
+        f"{_latency(now, 'ttft')} ms, TPOT {_latency(now, 'tpot')} ms"
+    )
+
+
 def _previewed(found: Data) -> Iterator[str]:
     """What it means for people; the single things are in the document."""
     yield f"refused: {found['refused']}" if found["refused"] else found["summary"]
@@ -390,6 +411,17 @@ def _previewed(found: Data) -> Iterator[str]:
 def _list(title: str, items: Iterable[str]) -> list[str]:
     lines = [f"- {item}" for item in items]
     return [f"**{title}**", "", *lines, ""] if lines else []
+
+
+def _elsewhere(pull: Data | None) -> list[str]:
+    """What is merged as well, and nothing here says anything about."""
+    files = (pull or {}).get("elsewhere", ())
+    if not files:
+        return []
+    more = f" and {len(files) - _LINES} more" if len(files) > _LINES else ""
+    return _list("Changed, and no part of this plan", [
+        ", ".join(safe(name) for name in files[:_LINES]) + more
+    ])  # fmt: skip
 
 
 def _traffic(carried: Data | None) -> str:

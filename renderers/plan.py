@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from renderers.comment import promotions
+
 __all__ = ["outcomes", "status", "text", "tree", "why"]
 
 Data = Mapping[str, Any]
@@ -37,6 +39,11 @@ def text(plan: Data) -> str:
         f"Chosen for {ref}: {said['chosen']['layout']} on {said['chosen']['nodePool']}\n"
         f"  {_promise(said)}; {said['why']}"
         for ref, said in plan["decisions"].items()
+    ]
+    lines += [
+        f"Promoted: {said}"
+        for change in plan["changes"]
+        for said in promotions(change, str)
     ]
     lines += _judged(plan)
     if plan["steps"]:

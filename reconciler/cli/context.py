@@ -18,8 +18,9 @@ import structlog
 
 from reconciler.foundry import Foundry, open_foundry
 from reconciler.source import Checkout
+from schemas.objects import Ref
 
-__all__ = ["Context", "actor", "pass_context"]
+__all__ = ["Context", "actor", "object_of", "onto_option", "pass_context"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +68,10 @@ class Context:
 
 
 pass_context = click.make_pass_decorator(Context)
+onto_option = click.option(
+    "--onto", default="main", show_default=True, metavar="BRANCH",
+    help="Where a change that is proposed is to be merged.",
+)  # fmt: skip
 
 
 def actor(role: str = "") -> str:
@@ -76,3 +81,11 @@ def actor(role: str = "") -> str:
     except (KeyError, OSError):  # no such user: a container's bare uid
         person = "unknown"
     return f"{role or person}@{socket.gethostname()}"
+
+
+def object_of(name: str) -> Ref:
+    """The object that an argument OBJECT names."""
+    try:
+        return Ref.parse(name)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="OBJECT") from error

@@ -1,5 +1,5 @@
 """Verbs about what is and what will be: plan, apply, status, why, tree, drift, diff,
-suspend, resume, rollback."""
+suspend, resume."""
 
 from __future__ import annotations
 
@@ -15,18 +15,16 @@ from typing import Any
 import click
 import orjson
 
-from reconciler.cli.context import Context, actor, pass_context
+from reconciler.cli.context import Context, actor, object_of, pass_context
 from reconciler.daemon_http import ask_daemon
 from reconciler.foundry import Foundry, now
 from reconciler.observe import observe
 from reconciler.pipeline import Prepared
 from reconciler.plan import Plan
-from reconciler.proposal import propose
 from reconciler.review.changes import diff_of
 from reconciler.review.offline import document_here
-from reconciler.rollback import revisions_before
 from reconciler.source import Tree
-from reconciler.store import Frozen, Suspension
+from reconciler.store import Suspension
 from reconciler.values import Key, Live, Outcome, OutcomeKind
 from renderers import plan as rendering
 from renderers.comment import comment
@@ -197,7 +195,7 @@ def _row(key: Key, live: Live) -> dict[str, str]:
 @pass_context
 def why(context: Context, name: str) -> int:
     """Say why an object is as it is, and what it waits for."""
-    ref = _ref(name)
+    ref = object_of(name)
     with context.foundry() as foundry:
         _, prepared = _prepare(context, foundry)
         history = [
@@ -285,7 +283,7 @@ def drift(context: Context) -> int:
 @pass_context
 def diff(context: Context, name: str | None) -> int:
     """Show line by line what apply would change; exit 3 if anything."""
-    wanted = _ref(name) if name else None
+    wanted = object_of(name) if name else None
     with context.foundry() as foundry:
         _, prepared = _prepare(context, foundry)
         mask = foundry.pipeline.mask
@@ -309,7 +307,7 @@ def diff(context: Context, name: str | None) -> int:
 @pass_context
 def suspend(context: Context, name: str, reason: str, length: str) -> None:
     """Leave an object alone for a while."""
-    ref = _ref(name)
+    ref = object_of(name)
     try:
         expires = now() + timedelta(seconds=Duration(length).seconds)
     except ValueError as error:
@@ -329,7 +327,7 @@ def suspend(context: Context, name: str, reason: str, length: str) -> None:
 @pass_context
 def resume(context: Context, name: str) -> None:
     """End a suspension, and allow again what was rolled back."""
-    ref = _ref(name)
+    ref = object_of(name)
     with context.foundry() as foundry:
         ended = foundry.store.resume(ref, actor())
         back = [
@@ -348,60 +346,4 @@ def resume(context: Context, name: str) -> None:
     context.show({"object": str(ref), "resumed": resumed}, said)
 
 
-@click.command()
-@click.argument("name", metavar="OBJECT")
-@click.option("--reason", required=True, help="Read by everybody who asks why.")
-@pass_context
-def rollback(context: Context, name: str, reason: str) -> None:
-    """Go back to what lived before, freeze what lives, propose the revert in git."""
-    ref = _ref(name)
-    with context.foundry() as foundry:
-        store = foundry.store
-        items = revisions_before(
-            ref,
-            owned=store.inventory(),
-            former=store.former(ref),
-            frozen=store.frozen(),
-            reason=reason,
-            now=now(),
-        )
-        digests = ", ".join(item.digest[:12] for item in items)
-        said = f"rollback {ref} from {digests}: {reason}"
-        store.freeze(items, actor(), said)
-        daemon = asyncio.run(ask_daemon(foundry.home.daemon, look=True))
-        branch, proposal = _propose(context, foundry, ref, items, reason)
-    follows = "the daemon follows" if daemon else "run `bud apply` to make it so"
-    context.show(
-        {"object": str(ref), "frozen": [i.digest for i in items], "branch": branch},
-        f"{ref} goes back to what lived before {digests}: {follows}\n{proposal}",
-    )
-
-
-def _propose(
-    context: Context, foundry: Foundry, ref: Ref, items: list[Frozen], reason: str
-) -> tuple[str, str]:
-    """The branch that reverts it, and what to say; a branch is no condition."""
-    try:
-        made = asyncio.run(
-            propose(
-                context.repo, foundry.pipeline, foundry.store.log, ref, items, reason
-            )
-        )
-    except FoundryError as error:
-        return "", f"git still declares it; revert it there ({error})"
-    if not made.exact:
-        return made.branch, (
-            f"branch {made.branch} reverts {', '.join(made.files)}, but something else "
-            "it is made of moved too: complete it before you merge"
-        )
-    return made.branch, f"branch {made.branch} reverts it in git: push and merge it"
-
-
-def _ref(name: str) -> Ref:
-    try:
-        return Ref.parse(name)
-    except ValueError as error:
-        raise click.BadParameter(str(error), param_hint="OBJECT") from error
-
-
-COMMANDS = [plan, apply, status, why, tree, drift, diff, suspend, resume, rollback]
+COMMANDS = [plan, apply, status, why, tree, drift, diff, suspend, resume]

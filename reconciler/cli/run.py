@@ -9,7 +9,7 @@ import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
@@ -21,15 +21,18 @@ from reconciler.cli.context import Context, actor, pass_context
 from reconciler.cli.operate import tell
 from reconciler.daemon import Daemon, Options
 from reconciler.daemon_http import ask_daemon, serve
+from reconciler.forge import Forge
 from reconciler.foundry import Foundry
 from reconciler.metrics import Metrics
 from reconciler.notify import Notifier
 from reconciler.pipeline import Prepared
-from reconciler.proposal import propose
+from reconciler.proposal import Grounds, Published, publish
 from reconciler.render import find
+from reconciler.revert import revert
 from reconciler.review.connect import Reviews, connect
 from reconciler.review.service import reviewing
 from reconciler.source import RemoteBranch, Source
+from reconciler.store import Frozen
 from reconciler.trials import Trials
 from reconciler.values import Desired
 from renderers.gateway import USAGE
@@ -96,16 +99,20 @@ async def _reconcile(
         loop.add_signal_handler(number, stop.set)
     metrics = Metrics()
     store = foundry.store
-    trials = Trials(
-        store,
-        foundry.home.gateway_config.with_name(USAGE),
-        propose=partial(propose, foundry.repo, foundry.pipeline, store.log),
-        clock=foundry.pipeline.clock,
-    )
     notifier = Notifier(
         environment=foundry.environment, read=foundry.read, mask=foundry.pipeline.mask
     )
     reviews = await _reviews(foundry, source, remote, notifier)
+    forge = None if reviews is None else reviews.reviewer.forge
+    grounds = Grounds(repo=foundry.repo)
+    if forge is not None and isinstance(source, RemoteBranch):
+        grounds = Grounds(repo=source.mirror, at=source.ref, onto=source.branch)
+    trials = Trials(
+        store,
+        foundry.home.gateway_config.with_name(USAGE),
+        propose=partial(_propose_revert, foundry, grounds, forge),
+        clock=foundry.pipeline.clock,
+    )
     with foundry.store.lead(actor("daemon")) as journal:
         daemon = Daemon(
             foundry.pipeline,
@@ -135,6 +142,19 @@ async def _reconcile(
                     reviewing(reviews.reviewer, reviews.receiver, moved=daemon.look)
                 )
             await daemon.run(stop)
+
+
+async def _propose_revert(
+    foundry: Foundry,
+    grounds: Grounds,
+    forge: Forge | None,
+    ref: Ref,
+    items: Sequence[Frozen],
+    reason: str,
+) -> Published:
+    pipeline = foundry.pipeline
+    made = await revert(grounds, pipeline, foundry.store.log, ref, items, reason)
+    return await publish(grounds, made.proposal, forge, pipeline.mask)
 
 
 def _channels(prepared: Prepared) -> Iterator[Notification]:

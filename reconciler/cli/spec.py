@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import asyncio
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import click
 
 from reconciler import lockfile
-from reconciler.cli.context import Context, pass_context
+from reconciler.cli.context import Context, onto_option, pass_context
+from reconciler.forge import visit
+from reconciler.foundry import home_of, now, reader_of
 from reconciler.load import load
 from reconciler.overlay import overlay
+from reconciler.proposal import Grounds, Published, draft, publish
 from reconciler.scaffold import scaffold
+from reconciler.secrecy import Mask
 from reconciler.targets.local import digest_path
 from reconciler.validate import validate as check
 from reconciler.values import Commit
@@ -65,9 +70,17 @@ def schema(context: Context, kind: str | None) -> None:
 @click.option(
     "--check", is_flag=True, help="Write nothing; exit 3 if the lock is stale."
 )
+@click.option(
+    "--propose", is_flag=True, help="Propose the last commit's lock in git instead."
+)
+@onto_option
 @pass_context
-def resolve(context: Context, check: bool) -> int:  # noqa: FBT001
+def resolve(context: Context, check: bool, propose: bool, onto: str) -> int:  # noqa: FBT001
     """Run the optimizer for what is open, and write the environment's lock."""
+    if propose:
+        published = asyncio.run(_propose_lock(context, onto))
+        context.show(asdict(published), str(published))
+        return 0
     documents = load(context.repo, _UNNAMED)
     desired = overlay(documents, context.environment)
     lock, moved = lockfile.refresh(desired, catalog())
@@ -79,6 +92,32 @@ def resolve(context: Context, check: bool) -> int:  # noqa: FBT001
     said = f"{where} {state}: {', '.join(names)}" if moved else f"{where} is current"
     context.show({"file": where, "changed": names}, said)
     return 3 if check and moved else 0
+
+
+async def _propose_lock(context: Context, onto: str) -> Published:
+    """For prices, tables and measurements that moved while nobody edited anything."""
+    environment, review = context.environment, None
+
+    async def edit(root: Path) -> str:
+        nonlocal review
+        desired = overlay(load(root, _UNNAMED), environment)
+        review = desired.environment.spec.review
+        lock, moved = await asyncio.to_thread(lockfile.refresh, desired, catalog())
+        lockfile.write(root, environment, lock)
+        names = "\n".join(f"- `{ref}`" for ref in moved)
+        return f"What the optimizer decides has other inputs now:\n\n{names}\n"
+
+    grounds, mask = Grounds(repo=context.repo, onto=onto), Mask()
+    made = await draft(
+        grounds,
+        branch=f"bud/resolve/{environment}",
+        title=f"Resolve {environment} anew",
+        edit=edit,
+    )
+    home = home_of(context.repo, environment, context.state)
+    read = reader_of(context.repo, environment, home, mask)
+    async with visit(review, read, now) as forge:
+        return await publish(grounds, made, forge, mask)
 
 
 @click.group()

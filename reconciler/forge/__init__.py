@@ -12,7 +12,7 @@ from reconciler.forge.base import (
     PullRequest,
     State,
 )
-from reconciler.forge.connect import open_forge
+from reconciler.forge.connect import open_forge, visit
 
 __all__ = [
     "Approval",
@@ -22,4 +22,5 @@ __all__ = [
     "PullRequest",
     "State",
     "open_forge",
+    "visit",
 ]

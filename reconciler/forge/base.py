@@ -25,6 +25,8 @@ class PullRequest:
     """Commit SHA."""
     branch: str
     """Where it is to go."""
+    source: str = ""
+    """The branch it comes from."""
     fork: bool
     """Its branch is in another repository."""
     open: bool
@@ -55,13 +57,17 @@ class Note:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proposal:
-    """A pull request of ours, to be opened."""
+    """A change of ours, to become a pull request."""
 
     title: str
     body: str
     branch: str
     """A new one."""
     onto: str
+    base: str
+    """The commit of ``onto`` that it changes."""
+    commit: str = ""
+    """The same change in our own repository; the forge makes one of its own."""
     files: Mapping[str, bytes | None] = field(repr=False)
     """Path -> content; None deletes."""
 
@@ -81,8 +87,6 @@ class Forge(Protocol):
     async def pull_of(self, commit: str) -> PullRequest | None:
         """The merged pull request that brought a commit to its branch."""
         ...
-
-    async def changed_files(self, number: int) -> tuple[str, ...]: ...
 
     async def authors(self, number: int) -> frozenset[str]:
         """Logins of who opened it and of whoever wrote one of its commits."""
@@ -120,7 +124,9 @@ class Forge(Protocol):
 
     async def branch_head(self, branch: str) -> str: ...
 
-    async def propose(self, proposal: Proposal) -> PullRequest: ...
+    async def propose(self, proposal: Proposal) -> PullRequest:
+        """Open a pull request with one commit; ``onto`` has to be at ``base``."""
+        ...
 
     def ref_of(self, number: int) -> str:
         """The git ref of a pull request's head."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from datetime import datetime
 
 from reconciler.forge.api import Api
@@ -11,9 +12,9 @@ from reconciler.forge.gitea import Gitea
 from reconciler.forge.github import AppLogin, GitHub
 from reconciler.forge.gitlab import GitLab
 from schemas.objects import Credential
-from schemas.review import ForgeSettings
+from schemas.review import ForgeSettings, Review
 
-__all__ = ["open_forge"]
+__all__ = ["open_forge", "visit"]
 
 
 def open_forge(
@@ -46,3 +47,20 @@ def open_forge(
             return GitHub(api, settings.repository)
         case "gitlab":
             return GitLab(api, settings.repository)
+
+
+@asynccontextmanager
+async def visit(
+    review: Review | None,
+    read: Callable[[Credential], str],
+    clock: Callable[[], datetime],
+) -> AsyncIterator[Forge | None]:
+    """The forge for the length of a block; None where an environment names none."""
+    if review is None:
+        yield None
+        return
+    forge = open_forge(review.forge, read, clock)
+    try:
+        yield forge
+    finally:
+        await forge.close()

@@ -44,10 +44,6 @@ class GitLab:
                 return _pull(item)
         return None
 
-    async def changed_files(self, number: int) -> tuple[str, ...]:
-        found = self._api.pages(f"{self._repo}/merge_requests/{number}/diffs")
-        return tuple([str(item["new_path"]) async for item in found])
-
     async def authors(self, number: int) -> frozenset[str]:
         logins = {(await self.pull(number)).author}
         emails = set()
@@ -129,7 +125,7 @@ class GitLab:
         actions = [await self._action(proposal, path) for path in proposal.files]
         body = {
             "branch": proposal.branch,
-            "start_branch": proposal.onto,
+            "start_sha": proposal.base,
             "commit_message": proposal.title,
             "actions": actions,
         }
@@ -155,7 +151,7 @@ class GitLab:
         if content is None:
             return {"action": "delete", "file_path": path}
         where = f"{self._repo}/repository/files/{quote(path, safe='')}"
-        there = await self._api.find(where, ref=proposal.onto)
+        there = await self._api.find(where, ref=proposal.base)
         verb = "update" if there else "create"
         return {"action": verb, "file_path": path, "content": content.decode()}
 
@@ -169,6 +165,7 @@ def _pull(item: Any) -> PullRequest:
         author=item["author"]["username"],
         head=item["sha"],
         branch=item["target_branch"],
+        source=item["source_branch"],
         fork=item["source_project_id"] != item["target_project_id"],
         open=item["state"] == "opened",
         merged=merged,

@@ -88,13 +88,22 @@ def _whole(line: Line, endpoints: Mapping[str, Line]) -> Line:
     return {**known, **{k: v for k, v in line.items() if v}}
 
 
-def read_records(folder: Path, replicas: Mapping[str, int]) -> list[dict[str, str]]:
-    """The gateway's records as one measured line for each of these endpoints."""
+def read_records(
+    folder: Path, replicas: Mapping[str, int], *, since: float = 0.0
+) -> list[dict[str, str]]:
+    """The gateway's records as one measured line for each of these endpoints.
+
+    ``since`` is in seconds since the epoch.
+    """
     found: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for path in sorted(folder.rglob("*.jsonl")):
         for text in path.read_bytes().splitlines():
             record = orjson.loads(text)
-            if record.get("upstream") in replicas and _complete(record):
+            if (
+                record.get("upstream") in replicas
+                and _complete(record)
+                and record["at"] >= since
+            ):
                 found[record["upstream"]].append(record)
     return [
         {"endpoint": name, **_means(records, replicas[name])}

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from reconciler.lock import parse
 from reconciler.optimizer.posing import model_of
+from reconciler.promotion import Served, claim_of
 from reconciler.render import cluster_of
 from reconciler.review.prices import price_of, total
 from reconciler.values import Desired, Resolved
@@ -88,11 +89,11 @@ def _endpoints(resolved: Resolved, catalog: Catalog) -> Iterator[tuple[str, Data
         cluster = cluster_of(desired, item, chosen)
         scaling = item.spec.scaling
         most = scaling.max if scaling else chosen.replicas or 0
-        data = entries[ref].data
+        data, model = entries[ref].data, model_of(desired, item)
         yield (
             str(ref),
             {
-                "model": str(model_of(desired, item).ref),
+                "model": str(model.ref),
                 "project": ref.project,
                 "engine": item.spec.engine.name,
                 "cluster": chosen.cluster,
@@ -111,6 +112,9 @@ def _endpoints(resolved: Resolved, catalog: Catalog) -> Iterator[tuple[str, Data
                 "prediction": dict(chosen.prediction),
                 "memoryAvailable": data.get("memory", {}).get("available"),
                 "slo": _slo(item.spec, chosen.prediction),
+                "promoted": claim_of(
+                    Served(endpoint=item, model=model, resolution=chosen)
+                ),
                 "workload": item.spec.workload.model_dump(mode="json", by_alias=True),
                 "cost": price_of(
                     item, cluster, chosen, catalog=catalog, reserved=reserved

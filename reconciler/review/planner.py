@@ -81,6 +81,7 @@ class Planner:
                 "branch": pull.branch,
                 "fork": pull.fork,
                 "url": pull.url,
+                "elsewhere": list(merge.elsewhere),
             },
         )
         document = document_of(

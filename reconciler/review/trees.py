@@ -16,6 +16,7 @@ from schemas.errors import PermanentError, TemporaryError
 
 __all__ = ["Merge", "Trees"]
 
+_PLANNED = ("spec/", "environments/")
 _KEPT = 8
 """Laid-out trees: the protected branch's and those of a few pull requests."""
 
@@ -28,6 +29,8 @@ class Merge:
     base: str
     tree: str
     root: Path
+    elsewhere: tuple[str, ...] = ()
+    """Files it changes of which no plan says anything."""
 
 
 class Trees:
@@ -70,12 +73,21 @@ class Trees:
                 hint="merge or rebase the branch, and push",
             ) from error
         tree = said.strip()
-        return Merge(head=head, base=base, tree=tree, root=await self._laid_out(tree))
+        root, elsewhere = await self._laid_out(tree), await self._elsewhere(base, tree)
+        return Merge(head=head, base=base, tree=tree, root=root, elsewhere=elsewhere)
 
     async def tree_of(self, commit: str) -> str:
         """What a commit of the protected branch holds."""
         await self._fetch(f"refs/heads/{self._branch}", "refs/review/base")
         return (await git("rev-parse", f"{commit}^{{tree}}", cwd=self._mirror)).strip()
+
+    async def _elsewhere(self, base: str, tree: str) -> tuple[str, ...]:
+        # A forge's own list has a rename by its new name alone, and an end.
+        names = await git(
+            "diff-tree", "-r", "-z", "--name-only", "--no-renames", base, tree,
+            cwd=self._mirror,
+        )  # fmt: skip
+        return tuple(n for n in names.split("\0") if n and not n.startswith(_PLANNED))
 
     async def _commit(self, ref: str) -> str:
         return (await git("rev-parse", "--verify", ref, cwd=self._mirror)).strip()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -233,3 +234,50 @@ def test_a_mistake_never_shows_a_traceback(bud: Bud, tmp_path: Path) -> None:
     assert "bud init" in said.err
     assert "Traceback" not in said.err
     assert bud("no-such-verb").code == 2
+
+
+def test_what_is_proposed_leaves_the_checkout_alone(bud: Bud, repo: Path) -> None:
+    lock = repo / "environments/local/resolved.lock.yaml"
+    whole = lock.read_text()
+    lock.write_text("version: 1\nendpoints: {}\n")
+    for args in (
+        ("init", "-q", "-b", "main"), ("add", "-A"), ("commit", "-q", "-m", "Begin"),
+    ):  # fmt: skip
+        _git(repo, *args)
+
+    made = bud("--json", "resolve", "--propose")
+    again = bud("--json", "resolve", "--propose")
+
+    assert (made.code, made.err, made.data) == (0, "", again.data)
+    assert made.data["branch"].startswith("bud/resolve/local-")
+    assert (
+        _git(repo, "show", f"{made.data['branch']}:{lock.relative_to(repo)}") == whole
+    )
+    assert lock.read_text() != whole
+    assert _git(repo, "worktree", "list").count("\n") == 1
+
+    _git(repo, "merge", "-q", made.data["branch"])
+    said = bud("resolve", "--propose")
+    assert "it changes no file" in said.err
+
+
+def test_what_was_never_applied_is_not_promoted(bud: Bud, repo: Path) -> None:
+    assert bud("promote", "Endpoint/drafts", "--to", "local").code == 2
+    for args in (
+        ("init", "-q", "-b", "main"), ("add", "-A"), ("commit", "-q", "-m", "Begin"),
+    ):  # fmt: skip
+        _git(repo, *args)
+
+    said = bud("promote", "Endpoint/rehearsal", "--from", "local", "--to", "production")
+
+    assert said.code == 1
+    assert "cannot promote Endpoint/default/rehearsal" in said.err
+    assert "was never applied there" in said.err
+
+
+def _git(repo: Path, *args: str) -> str:
+    who = ["-c", "user.name=t", "-c", "user.email=t@example.org"]
+    done = subprocess.run(
+        ["git", *who, *args], cwd=repo, check=True, capture_output=True, text=True
+    )
+    return done.stdout

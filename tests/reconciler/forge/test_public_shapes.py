@@ -45,7 +45,6 @@ GITHUB: dict[str, Any] = {
     "GET /repos/t/r/pulls": [GITHUB_PULL | {"state": "open", "merged_at": None}],
     f"GET /repos/t/r/commits/{SHA}/pulls": [GITHUB_PULL],
     f"GET /repos/t/r/commits/{BASE}/pulls": [],
-    "GET /repos/t/r/pulls/7/files": [{"sha": "x", "filename": "spec/endpoint/chat.yaml", "status": "added"}],
     "GET /repos/t/r/pulls/7/commits": [
         {"sha": SHA, "commit": {}, "author": {"login": "ann"}, "committer": None},
         {"sha": BASE, "commit": {}, "author": {"login": "eve"}, "committer": {"login": "web-flow"}},
@@ -89,7 +88,6 @@ GITLAB: dict[str, Any] = {
     f"GET {P}/merge_requests": [MERGE_REQUEST | {"state": "opened"}],
     f"GET {P}/repository/commits/{SHA}/merge_requests": [MERGE_REQUEST],
     f"GET {P}/repository/commits/{BASE}/merge_requests": [],
-    f"GET {P}/merge_requests/7/diffs": [{"old_path": "x", "new_path": "spec/endpoint/chat.yaml", "diff": ""}],
     f"GET {P}/merge_requests/7/commits": [
         {"id": SHA, "author_email": "eve@example.org", "committer_email": "eve@example.org"},
     ],
@@ -182,7 +180,7 @@ async def test_a_pull_request_is_read_as_it_is_documented(
     assert (other.open, other.merged, other.merge_commit) == (True, False, "")
     assert (await forge.pull_of(SHA)).number == 7
     assert await forge.pull_of(BASE) is None
-    assert await forge.changed_files(7) == ("spec/endpoint/chat.yaml",)
+    assert pull.source == "chat"
     assert {"ann", "eve"} <= await forge.authors(7)
 
 
@@ -225,7 +223,7 @@ async def test_a_proposal_is_a_branch_with_one_commit_and_a_pull_request(
 ) -> None:
     forge, service = both
     made = await forge.propose(
-        Proposal(title="Revert chat", body="why", branch="revert", onto="main",
+        Proposal(title="Revert chat", body="why", branch="revert", onto="main", base=BASE,
                  files={"spec/endpoint/chat.yaml": b"x: 1\n", "spec/endpoint/old.yaml": None})
     )  # fmt: skip
 
@@ -233,6 +231,7 @@ async def test_a_proposal_is_a_branch_with_one_commit_and_a_pull_request(
     said = json.dumps([body for _, body, _ in service.asked])
     assert "spec/endpoint/chat.yaml" in said
     assert "spec/endpoint/old.yaml" in said
+    assert BASE in said, "it says which commit it changes"
 
 
 async def test_an_app_proves_itself_and_keeps_its_token_for_its_hour() -> None:

@@ -4,63 +4,41 @@ from __future__ import annotations
 
 import asyncio
 import os
-import subprocess
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from textwrap import dedent
 from typing import Any
 
 import pytest
 import pytest_asyncio
 
-from reconciler import lockfile
 from reconciler.daemon import Daemon, Options
 from reconciler.forge import open_forge
 from reconciler.foundry import now
 from reconciler.ledger import Entry
-from reconciler.load import load
 from reconciler.metrics import Metrics
-from reconciler.overlay import overlay
-from reconciler.pipeline import Pipeline
 from reconciler.review.describer import Describer
 from reconciler.review.gate import ReviewGate
-from reconciler.review.planner import Planner
 from reconciler.review.receiver import Receiver, Wanted
 from reconciler.review.reviewer import Reviewer
 from reconciler.review.service import reviewing
-from reconciler.review.trees import Trees
 from reconciler.secrecy import Mask
 from reconciler.source import RemoteBranch
-from reconciler.store import Store, open_store
+from reconciler.store import Store
 from reconciler.targets.memory import MemoryTarget
-from reconciler.values import Commit
-from schemas.catalog import catalog
 from schemas.review import Review
-from tests.e2e.team import CLUSTER, ENDPOINT, MODEL, ROUTE
 from tests.reconciler.review.gitea import Gitea, running
+from tests.reconciler.review.repository import (
+    Checkout,
+    pipeline_of,
+    reviewer_of,
+    store_of,
+)
 
 SECRET = "a-webhook-secret-of-a-test"
-ENVIRONMENT = """
-    apiVersion: foundry.bud/v1
-    kind: Environment
-    metadata: {name: local}
-    spec:
-      take: ["Cluster/*", "Model/*", "Endpoint/*", "Route/*", "Policy/*"]
-      deletions: {percent: 100}
-    """
-POLICY = """
-    apiVersion: foundry.bud/v1
-    kind: Policy
-    metadata: {name: four-eyes}
-    spec:
-      effect: approve
-      approvers: [bob]
-      rules: {approvals: 1}
-    """
 DEADLINE_S = 120.0
 
 
@@ -76,7 +54,7 @@ class House:
 
     gitea: Gitea
     name: str
-    folder: Path
+    work: Checkout
     reviewer: Reviewer
     receiver: Receiver
     daemon: Daemon
@@ -88,42 +66,13 @@ class House:
     def repo(self) -> str:
         return f"/repos/team/{self.name}"
 
-    @property
-    def checkout(self) -> Path:
-        return self.folder / "checkout"
-
-    def git(self, *args: str, who: str = "alice") -> str:
-        author = ["-c", f"user.name={who}", "-c", f"user.email={who}@example.org"]
-        done = subprocess.run(
-            ["git", *author, *args],
-            cwd=self.checkout,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout.strip()
-
-    def write(self, path: str, text: str) -> None:
-        file = self.checkout / path
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(dedent(text).replace("NAME", file.stem).lstrip())
-
-    def lock(self) -> None:
-        """What `bud resolve` does."""
-        documents = load(self.checkout, Commit(sha="0" * 40))
-        lock, _ = lockfile.refresh(overlay(documents, "local"), catalog())
-        lockfile.write(self.checkout, "local", lock)
-
     def push(self, branch: str, subject: str, *, who: str = "alice") -> str:
         """Commit everything and push it as somebody; the commit."""
-        self.git("add", "-A", who=who)
-        self.git("commit", "-q", "-m", subject, who=who)
+        commit = self.work.commit(subject, who=who)
         url = f"{self.gitea.url}/team/{self.name}.git".replace(
             "://", f"://{who}:{self.gitea.tokens[who]}@"
         )
-        self.git("push", "-q", "-f", url, f"HEAD:refs/heads/{branch}", who=who)
-        commit = self.git("rev-parse", "HEAD")
+        self.work.git("push", "-q", "-f", url, f"HEAD:refs/heads/{branch}", who=who)
         # Gitea takes note of a push after it has answered it.
         end = time.monotonic() + DEADLINE_S
         while not self._knows(branch, commit):
@@ -214,7 +163,8 @@ async def house(
 ) -> AsyncIterator[House]:
     name = f"r{os.urandom(4).hex()}"
     gitea.new_repository(name)
-    (tmp_path / "checkout").mkdir(parents=True)
+    work = Checkout(tmp_path / "checkout")
+    work.begin(files)
     told: list[tuple[str, str]] = []
     clock = clock or now
 
@@ -228,39 +178,18 @@ async def house(
     )
     targets = {"local": MemoryTarget("local"), "gateway": MemoryTarget("gateway")}
     async with AsyncExitStack() as stack:
-        store = stack.enter_context(
-            open_store(
-                f"sqlite:///{tmp_path / 'state.db'}",
-                key=tmp_path / "ledger.key",
-                origin="bud/local",
-                clock=clock,
-            )
-        )
-        pipeline = Pipeline(
-            environment="local",
-            catalog=catalog(),
-            targets=dict(targets),
-            store=store,
-            clock=clock,
-            mask=Mask([gitea.tokens["bud"], SECRET]),
-        )
+        store = stack.enter_context(store_of(tmp_path, clock))
+        mask = Mask([gitea.tokens["bud"], SECRET])
+        pipeline = pipeline_of(store, clock, mask, targets)
         remote = gitea.repository(name).as_uri()
-
-        async def nothing() -> None:
-            return None
-
-        reviewer = Reviewer(
-            forge=open_forge(settings.forge, lambda _: gitea.tokens["bud"], clock),
-            planner=Planner(
-                pipeline=pipeline,
-                trees=Trees(remote, "main", tmp_path),
-                describer=Describer(),
-                traffic=nothing,
-            ),
-            settings=settings,
-            branch="main",
+        reviewer = reviewer_of(
+            pipeline,
+            open_forge(settings.forge, lambda _: gitea.tokens["bud"], clock),
+            settings,
+            remote=remote,
+            home=tmp_path,
+            describer=Describer(),
             notify=tell,
-            meters=nothing,
         )
         receiver = Receiver(
             kind="gitea",
@@ -280,19 +209,7 @@ async def house(
             metrics=Metrics(),
             options=Options(gate=gate, tell=tell, interval_s=1),
         )
-        made = House(
-            gitea, name, tmp_path, reviewer, receiver, daemon, told, targets
-        )  # fmt: skip
-        made.git("init", "-q", "-b", "main")
-        made.write("spec/cluster/here.yaml", CLUSTER)
-        made.write("spec/model/llama.yaml", MODEL)
-        made.write("spec/endpoint/one.yaml", ENDPOINT)
-        made.write("spec/route/one.yaml", ROUTE)
-        made.write("spec/policy/four-eyes.yaml", POLICY)
-        made.write("environments/local/environment.yaml", ENVIRONMENT)
-        for path, text in (files or {}).items():
-            made.write(path, text)
-        made.lock()
+        made = House(gitea, name, work, reviewer, receiver, daemon, told, targets)
         made.push("main", "Begin", who="bud")
         made.port = await stack.enter_async_context(
             reviewing(reviewer, receiver, moved=daemon.look)

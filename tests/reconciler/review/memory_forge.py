@@ -33,9 +33,6 @@ class MemoryForge:
         found = [p for p in self.pulls.values() if p.merge_commit == commit]
         return found[0] if found else None
 
-    async def changed_files(self, number: int) -> tuple[str, ...]:
-        return ()
-
     async def authors(self, number: int) -> frozenset[str]:
         return frozenset({self.pulls[number].author})
 

@@ -27,7 +27,7 @@ from reconciler.secrecy import Mask
 from reconciler.source import git, lay_out
 from schemas.errors import PermanentError, TemporaryError
 from tests.e2e.team import CLUSTER, ENDPOINT, MODEL
-from tests.reconciler.review.conftest import ENVIRONMENT, POLICY
+from tests.reconciler.review.repository import ENVIRONMENT, POLICY
 from tests.reconciler.review.test_pinning import bench
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -233,13 +233,13 @@ async def test_5_and_9_rules_and_clusters_of_the_branch_do_not_count(
 ) -> None:
     """Atlantis reads its rules from the branch unless it is told not to."""
     async with bench(tmp_path, describer) as b:
-        b.git("switch", "-q", "change")
-        b.git("rm", "-q", "spec/policy/four-eyes.yaml")
-        b.write(
+        b.work.git("switch", "-q", "change")
+        b.work.git("rm", "-q", "spec/policy/four-eyes.yaml")
+        b.work.write(
             "environments/local/environment.yaml",
             ENVIRONMENT.replace(', "Policy/*"', ""),
         )
-        b.write(
+        b.work.write(
             "spec/cluster/theirs.yaml",
             """
             apiVersion: foundry.bud/v1
@@ -296,8 +296,8 @@ async def test_11_a_secret_in_content_reaches_no_output(
     """CVE-2024-52009, CVE-2026-42880: tokens and live secrets in comments."""
     async with bench(tmp_path, describer) as b:
         object.__setattr__(b.pipeline, "mask", Mask([CANARY]))
-        b.git("switch", "-q", "change")
-        b.write("spec/endpoint/one.yaml", ENDPOINT.replace(
+        b.work.git("switch", "-q", "change")
+        b.work.write("spec/endpoint/one.yaml", ENDPOINT.replace(
             "rehearses: vllm}", f"rehearses: vllm, env: {{PLAIN: '{CANARY}'}}}}"
         ))  # fmt: skip
         head = b.commit("A secret", "refs/pull/1/head")

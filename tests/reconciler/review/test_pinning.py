@@ -2,39 +2,37 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from textwrap import dedent
 from typing import Any
 
 import pytest
 import pytest_asyncio
 
-from reconciler import lockfile, pins
+from reconciler import pins
 from reconciler.forge import Approval, Note, PullRequest
-from reconciler.load import load
-from reconciler.overlay import overlay
 from reconciler.pipeline import Pipeline, Prepared
 from reconciler.review.describer import Describer
 from reconciler.review.gate import ReviewGate
-from reconciler.review.planner import Planner
-from reconciler.review.reviewer import Reviewer
-from reconciler.review.trees import Trees
+from reconciler.secrecy import Mask
 from reconciler.source import RemoteBranch, Tree, git
-from reconciler.store import Suspension, open_store
+from reconciler.store import Suspension
 from reconciler.targets.memory import MemoryTarget
-from reconciler.values import Commit, Key
-from schemas.catalog import catalog
+from reconciler.values import Key
 from schemas.errors import PermanentError
 from schemas.objects import Ref
 from schemas.review import Review
-from tests.e2e.team import CLUSTER, ENDPOINT, MODEL, ROUTE
-from tests.reconciler.review.conftest import ENVIRONMENT, POLICY
+from tests.e2e.team import CLUSTER, ENDPOINT, ROUTE
 from tests.reconciler.review.memory_forge import MemoryForge
+from tests.reconciler.review.repository import (
+    Checkout,
+    pipeline_of,
+    reviewer_of,
+    store_of,
+)
 
 SETTINGS = Review.model_validate_json(
     """{"forge": {"kind": "gitea", "url": "http://forge.example/api/v1",
@@ -58,15 +56,12 @@ async def nobody(_event: str, _text: str) -> None:
     return None
 
 
-async def nothing() -> None:
-    return None
-
-
 @dataclass(slots=True)
 class Bench:
     """A plan of pull request 1 that changes one endpoint, approved by bob."""
 
     folder: Path
+    work: Checkout
     forge: MemoryForge
     gate: ReviewGate
     pipeline: Pipeline
@@ -74,44 +69,21 @@ class Bench:
     target: MemoryTarget
     edit: Callable[[Tree], None] = lambda _: None
 
-    @property
-    def work(self) -> Path:
-        return self.folder / "work"
-
-    def git(self, *args: str) -> str:
-        who = ["-c", "user.name=t", "-c", "user.email=t@example.org"]
-        done = subprocess.run(
-            ["git", *who, *args],
-            cwd=self.work,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout.strip()
-
-    def write(self, path: str, text: str) -> None:
-        file = self.work / path
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(dedent(text).replace("NAME", file.stem).lstrip())
-
     def commit(self, subject: str, ref: str) -> str:
-        documents = load(self.work, Commit(sha="0" * 40))
-        lock, _ = lockfile.refresh(overlay(documents, "local"), catalog())
-        lockfile.write(self.work, "local", lock)
-        self.git("add", "-A")
-        self.git("commit", "-q", "-m", subject)
-        self.git("push", "-q", "-f", str(self.folder / "remote.git"), f"HEAD:{ref}")
-        return self.git("rev-parse", "HEAD")
+        head = self.work.commit(subject)
+        self.work.git(
+            "push", "-q", "-f", str(self.folder / "remote.git"), f"HEAD:{ref}"
+        )
+        return head
 
     def merge(self) -> None:
         """As the forge would, onto whatever main is."""
-        self.git("switch", "-q", "main")
-        self.git("merge", "-q", "--no-ff", "-m", "Merge", "change")
-        self.git("push", "-q", str(self.folder / "remote.git"), "main")
+        self.work.git("switch", "-q", "main")
+        self.work.git("merge", "-q", "--no-ff", "-m", "Merge", "change")
+        self.work.git("push", "-q", str(self.folder / "remote.git"), "main")
         self.forge.pulls[1] = replace(
             self.forge.pulls[1],
-            open=False, merged=True, merge_commit=self.git("rev-parse", "HEAD"),
+            open=False, merged=True, merge_commit=self.work.git("rev-parse", "HEAD"),
         )  # fmt: skip
 
     async def apply(self) -> Prepared:
@@ -133,49 +105,31 @@ async def bench(
     target = MemoryTarget("local")
     await git("init", "-q", "--bare", str(folder / "remote.git"), cwd=folder)
     remote = (folder / "remote.git").as_uri()
-    with open_store(
-        f"sqlite:///{folder / 'state.db'}",
-        key=folder / "ledger.key",
-        origin="bud/local",
-        clock=clock,
-    ) as store:
-        pipeline = Pipeline(
-            environment="local",
-            catalog=catalog(),
-            targets={"local": target, "gateway": MemoryTarget("gateway")},
-            store=store,
-            clock=clock,
+    work = Checkout(folder / "work")
+    work.begin()
+    with store_of(folder, clock) as store:
+        targets = {"local": target, "gateway": MemoryTarget("gateway")}
+        pipeline, forge = (
+            pipeline_of(store, clock, Mask(), targets),
+            MemoryForge(clock()),
         )
-        forge = MemoryForge(clock())
-        reviewer = Reviewer(
-            forge=forge,
-            planner=Planner(
-                pipeline=pipeline,
-                trees=Trees(remote, "main", folder),
-                describer=describer,
-                traffic=nothing,
-            ),
-            settings=SETTINGS,
-            branch="main",
+        reviewer = reviewer_of(
+            pipeline,
+            forge,
+            SETTINGS,
+            remote=remote,
+            home=folder,
+            describer=describer,
             notify=nobody,
-            meters=nothing,
         )
         made = Bench(
-            folder, forge, ReviewGate(reviewer=reviewer, actor="daemon"), pipeline,
+            folder, work, forge, ReviewGate(reviewer=reviewer, actor="daemon"), pipeline,
             RemoteBranch(remote, "main", folder / "source"), target,
         )  # fmt: skip
-        made.work.mkdir()
-        made.git("init", "-q", "-b", "main")
-        made.write("spec/cluster/here.yaml", CLUSTER)
-        made.write("spec/model/llama.yaml", MODEL)
-        made.write("spec/endpoint/one.yaml", ENDPOINT)
-        made.write("spec/route/one.yaml", ROUTE)
-        made.write("spec/policy/four-eyes.yaml", POLICY)
-        made.write("environments/local/environment.yaml", ENVIRONMENT)
         for i in range(count):
-            made.write(f"spec/endpoint/e{i}.yaml", ENDPOINT)
+            work.write(f"spec/endpoint/e{i}.yaml", ENDPOINT)
         if count:
-            made.write(
+            work.write(
                 "spec/cluster/here.yaml", CLUSTER.replace("count: 4", "count: 400")
             )
         made.commit("Begin", "refs/heads/main")
@@ -184,8 +138,8 @@ async def bench(
             await pipeline.execute(
                 prepared.plan, journal, actor="daemon", progress=lambda *_: None
             )
-        made.git("switch", "-q", "-c", "change")
-        made.write(
+        work.git("switch", "-q", "-c", "change")
+        work.write(
             "spec/endpoint/one.yaml", ENDPOINT.replace("replicas: 1", "replicas: 2")
         )
         head = made.commit("Two of them", "refs/pull/1/head")
@@ -231,14 +185,18 @@ Mutate = Callable[[Bench, pytest.MonkeyPatch], Any]
 
 
 def _head(b: Bench, _: pytest.MonkeyPatch) -> None:
-    b.write("spec/endpoint/one.yaml", ENDPOINT.replace("replicas: 1", "replicas: 3"))
+    b.work.write(
+        "spec/endpoint/one.yaml", ENDPOINT.replace("replicas: 1", "replicas: 3")
+    )
     head = b.commit("Three", "refs/pull/1/head")
     b.forge.pulls[1] = replace(b.forge.pulls[1], head=head)
 
 
 def _base(b: Bench, _: pytest.MonkeyPatch) -> None:
-    b.git("switch", "-q", "main")
-    b.write("spec/route/another.yaml", ROUTE.replace("endpoint: NAME", "endpoint: one"))
+    b.work.git("switch", "-q", "main")
+    b.work.write(
+        "spec/route/another.yaml", ROUTE.replace("endpoint: NAME", "endpoint: one")
+    )
     b.commit("Somebody else's", "refs/heads/main")
 
 
@@ -379,8 +337,8 @@ async def test_what_came_by_no_pull_request_is_not_applied(
     tmp_path: Path, describer: Describer
 ) -> None:
     async with bench(tmp_path, describer) as b:
-        b.git("switch", "-q", "main")
-        b.write(
+        b.work.git("switch", "-q", "main")
+        b.work.write(
             "spec/endpoint/one.yaml", ENDPOINT.replace("replicas: 1", "replicas: 3")
         )
         b.commit("Past everybody", "refs/heads/main")

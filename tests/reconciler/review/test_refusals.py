@@ -61,9 +61,8 @@ async def test_a_delivery_that_is_forged_replayed_or_too_large_is_refused_and_re
 async def test_people_are_refused_what_is_not_theirs_and_it_is_recorded(
     team: House,
 ) -> None:
-    team.git("switch", "-q", "-c", "add-two")
-    team.write("spec/endpoint/two.yaml", ENDPOINT)
-    team.lock()
+    team.work.git("switch", "-q", "-c", "add-two")
+    team.work.write("spec/endpoint/two.yaml", ENDPOINT)
     first = team.push("add-two", "Add two")
     number = team.propose("add-two")
     await team.until("a comment", lambda: team.comment_of(number))
@@ -73,9 +72,10 @@ async def test_people_are_refused_what_is_not_theirs_and_it_is_recorded(
     team.approve(number, "bob")
     await team.until("it is approved", lambda: team.status_of(first)[0] == "success")
     before = team.digest(number)
-    team.write("spec/endpoint/two.yaml", ENDPOINT.replace("replicas: 1", "replicas: 2"))
-    team.lock()
-    team.git("reset", "-q", "--soft", "main")
+    team.work.write(
+        "spec/endpoint/two.yaml", ENDPOINT.replace("replicas: 1", "replicas: 2")
+    )
+    team.work.git("reset", "-q", "--soft", "main")
     second = team.push("add-two", "Add two of them")
     await team.until("another plan", lambda: team.digest(number) != before)
     stale = await recorded(team, "is stale: it is of")
@@ -103,15 +103,13 @@ async def test_people_are_refused_what_is_not_theirs_and_it_is_recorded(
 async def test_a_fork_is_planned_only_by_label_and_only_once(team: House) -> None:
     fork = f"fork-{team.name}"
     team.gitea.call("mallory", "POST", f"{team.repo}/forks", {"name": fork})
-    team.git("switch", "-q", "-c", "evil")
-    team.write("spec/endpoint/evil.yaml", ENDPOINT)
-    team.lock()
-    team.git("add", "-A")
-    team.git("commit", "-q", "-m", "Evil", who="mallory")
+    team.work.git("switch", "-q", "-c", "evil")
+    team.work.write("spec/endpoint/evil.yaml", ENDPOINT)
+    team.work.commit("Evil", who="mallory")
     url = f"{team.gitea.url}/mallory/{fork}.git".replace(
         "://", f"://mallory:{team.gitea.tokens['mallory']}@"
     )
-    team.git("push", "-q", url, "HEAD:refs/heads/evil")
+    team.work.git("push", "-q", url, "HEAD:refs/heads/evil")
     number = team.propose("mallory:evil", who="mallory")
 
     await recorded(team, f"refuse to plan #{number}: it comes from a fork")

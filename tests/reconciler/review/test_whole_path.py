@@ -9,10 +9,9 @@ from tests.reconciler.review.conftest import House
 async def test_what_was_approved_is_what_runs_and_the_comment_says_so(
     team: House,
 ) -> None:
-    team.git("switch", "-q", "-c", "add-two")
-    team.write("spec/endpoint/two.yaml", ENDPOINT)
-    team.write("spec/route/two.yaml", ROUTE)
-    team.lock()
+    team.work.git("switch", "-q", "-c", "add-two")
+    team.work.write("spec/endpoint/two.yaml", ENDPOINT)
+    team.work.write("spec/route/two.yaml", ROUTE)
     head = team.push("add-two", "Add two")
     number = team.propose("add-two")
 
