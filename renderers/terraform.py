@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -28,6 +28,7 @@ from schemas.terraform import ModuleManifest
 
 __all__ = [
     "INTENT",
+    "MODULE",
     "UNIT",
     "Module",
     "name_in_cloud",
@@ -40,6 +41,8 @@ __all__ = [
 UNIT = "bud_unit"
 """The resource that says which unit was applied whole: it is made last of all. An
 output would not do, because Terraform writes those it knows before it begins."""
+MODULE = "module.cluster."
+"""Before every address of a module of ours, in a plan and in a state."""
 INTENT = "bud_intent"
 """The output that says which unit was begun, so that half a cluster explains itself."""
 
@@ -105,6 +108,7 @@ def render_cluster(cluster: Cluster, catalog: Catalog) -> bytes:
             module=module.name,
             module_digest=module.digest,
             variables=_VARIABLES[spec.provider](cluster, catalog),
+            adopt=dict(spec.adopt),
             credentials=spec.credentials,
             deletion_policy=spec.deletion_policy,
         )
@@ -126,11 +130,14 @@ def read_manifest(content: bytes) -> ModuleManifest:
         ) from error
 
 
-def root(content: bytes, module: Module, backend: Json) -> Mapping[str, bytes]:
+def root(
+    content: bytes, module: Module, backend: Json, adopt: Collection[str] = ()
+) -> Mapping[str, bytes]:
     """The files of the folder that Terraform runs in, for the unit ``content``.
 
     The resource ``bud_unit`` waits for the whole module, the output ``bud_intent``
-    for nothing: where they differ, an apply stopped half way.
+    for nothing: where they differ, an apply stopped half way. ``adopt`` are the
+    addresses of the unit's adoption that no state holds yet.
     """
     manifest = read_manifest(content)
     names = sorted(manifest.variables)
@@ -155,6 +162,11 @@ def root(content: bytes, module: Module, backend: Json) -> Mapping[str, bytes]:
     }
     if (provider := _PROVIDERS.get(module.name)) is not None:
         main["provider"] = provider
+    if adopt:
+        main["import"] = [
+            {"to": f"{MODULE}{address}", "id": manifest.adopt[address]}
+            for address in sorted(adopt)
+        ]
     values = {**manifest.variables, UNIT: content.decode()}
     files = {f"module/{name}": data for name, data in module.files.items()}
     if (lock := files.pop(f"module/{_LOCK}", None)) is not None:
@@ -193,6 +205,7 @@ def _aws(cluster: Cluster, catalog: Catalog) -> Json:
         variables |= {
             "cidr": network.cidr,
             "availability_zones": network.availability_zones,
+            "subnets": {z: s.model_dump() for z, s in network.subnets.items()},
             "nat": network.nat,
             "private_api": network.private_api,
         }

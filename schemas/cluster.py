@@ -114,8 +114,18 @@ class Addon(Strict):
         return self
 
 
+class ZoneSubnets(Strict):
+    """Addresses of one zone: of its nodes and pods, and of its load balancers."""
+
+    private: Cidr
+    public: Cidr
+
+
 class Network(Strict):
     cidr: Cidr = "10.0.0.0/16"
+    subnets: dict[str, ZoneSubnets] = Field(
+        default={}, description="by zone; in place of availabilityZones, on EKS"
+    )
     availability_zones: Annotated[int, Field(ge=1, le=6)] = 3
     private_api: bool = False
     nat: Literal["none", "single", "per-zone"] = "single"
@@ -126,6 +136,19 @@ class Ingress(Strict):
     class_name: str = "nginx"
     kind: Literal["ingress", "gateway-api"] = "ingress"
 
+
+# A resource of our module, and what its cloud calls the one that is there. Both are
+# written into Terraform's own files: nothing in them can open a template.
+ModuleAddress = Annotated[
+    str,
+    StringConstraints(
+        pattern=r'^[a-z][a-z0-9_]*\.[a-z][a-z0-9_]*(\["[A-Za-z0-9_./:-]+"\])?$'
+    ),
+]
+CloudId = Annotated[
+    str,
+    StringConstraints(pattern=r"^[A-Za-z0-9_/][A-Za-z0-9_:/.@=,+-]*$", max_length=1024),
+]
 
 # They become arguments and inventory: nothing in them can be an option or a template.
 Address = Annotated[
@@ -162,6 +185,10 @@ class ClusterSpec(Strict):
     addons: tuple[Addon, ...] = ()
     ingress: Ingress | None = None
     storage_class: str | None = None
+    adopt: dict[ModuleAddress, CloudId] = Field(
+        default={},
+        description="what exists and becomes ours: resources of the module, by their IDs",
+    )
     credentials: Credential | None = None
     # Infrastructure outlives a careless commit unless somebody says otherwise.
     deletion_policy: Literal["retain", "delete"] = "retain"
@@ -181,6 +208,17 @@ class ClusterSpec(Strict):
             self._fits_machines()
         if self.provider == "existing" and self.credentials is None:
             raise ValueError("provider existing needs credentials: its kubeconfig")
+        addons = [addon.name for addon in self.addons]
+        if len(set(addons)) != len(addons):
+            raise ValueError(f"an add-on is named twice: {', '.join(sorted(addons))}")
+        names = [pool.name for pool in self.node_pools]
+        if len(set(names)) != len(names):
+            raise ValueError(f"node pool names must differ: {', '.join(sorted(names))}")
+        return self
+
+    @model_validator(mode="after")
+    def _fits_its_cloud(self) -> Self:
+        cloud = self.provider in CLOUDS
         if not cloud and any(p.instance_type for p in self.node_pools):
             raise ValueError(
                 f"provider {self.provider} sells no instanceType: describe the machine "
@@ -188,12 +226,13 @@ class ClusterSpec(Strict):
             )
         if cloud and any(not p.instance_type for p in self.node_pools):
             raise ValueError(f"each node pool of {self.provider} needs an instanceType")
-        addons = [addon.name for addon in self.addons]
-        if len(set(addons)) != len(addons):
-            raise ValueError(f"an add-on is named twice: {', '.join(sorted(addons))}")
-        names = [pool.name for pool in self.node_pools]
-        if len(set(names)) != len(names):
-            raise ValueError(f"node pool names must differ: {', '.join(sorted(names))}")
+        if self.adopt and not cloud:
+            raise ValueError(
+                f"adopt has no meaning for provider {self.provider}: a cluster that is "
+                "there is provider existing, or onprem with its hosts"
+            )
+        if self.network and self.network.subnets and self.provider != "aws-eks":
+            raise ValueError(f"network.subnets has no meaning for {self.provider}")
         return self
 
     def _fits_machines(self) -> None:

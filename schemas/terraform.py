@@ -25,5 +25,7 @@ class ModuleManifest(BaseModel):
     module: Annotated[str, Field(pattern=r"^[a-z0-9-]+$")]
     module_digest: Sha256
     variables: dict[str, object]
+    adopt: dict[str, str] = {}
+    """What exists and becomes the module's: address -> ID."""
     credentials: Credential | None
     deletion_policy: Literal["retain", "delete"]

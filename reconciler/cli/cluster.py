@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Mapping
+import json
+import os
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict
 from functools import partial
-from typing import Any
+from typing import IO, Any
 
 import click
 import yaml
 
+from reconciler.adoption import Adoption, adopt_eks, adopt_existing
 from reconciler.cli.context import Context, pass_context
 from reconciler.clusters import Maker
 from reconciler.daemon_http import ask_daemon
@@ -26,6 +29,7 @@ from reconciler.secrets import read_credential
 from reconciler.targets.base import Previewing
 from reconciler.targets.kubernetes import Client
 from reconciler.targets.kubernetes.manifests import Json
+from reconciler.targets.terraform.credentials import parse_credentials
 from reconciler.values import Action, Change, Commit, Health, Key, Live, Presence, Unit
 from schemas.catalog import catalog
 from schemas.cluster import Cluster
@@ -56,7 +60,9 @@ def status(context: Context) -> int:
         + (f"\n  {row['doing']}" if row["doing"] else "")
         for row in rows
     ]
-    context.show(rows, "\n".join(lines) or "bud makes no cluster here")
+    context.show(
+        rows, "\n".join(lines) or "no cluster is declared here but this machine"
+    )
     return 1 if any(row["state"] in {"unknown", "unreachable"} for row in rows) else 0
 
 
@@ -83,6 +89,10 @@ async def _rows(context: Context) -> list[dict[str, Any]]:
                     "says": dict(live.says),
                 }
             )
+    for ref in sorted(_existing(context)):
+        state, detail = await _answers(partial(_client, context, ref))
+        row = {"cluster": str(ref), "declared": True, "state": state}
+        rows.append({**row, "detail": detail, "doing": "", "says": {}})
     return rows
 
 
@@ -95,16 +105,25 @@ async def _state(live: Live, maker: Maker, item: Cluster | None) -> tuple[str, s
         return state, detail
     if item is None:
         return "not declared", live.detail
+    return await _answers(partial(_made, item, maker))
+
+
+async def _answers(reach: Callable[[], Awaitable[Client]]) -> tuple[str, str]:
+    """Whether the API of a cluster answers, and which Kubernetes."""
     try:
-        found = await maker.kubeconfig(item)
-        if found is None:
-            return "unreachable", "it does not say where it answers"
-        client = Client(_constant(found), token=partial(maker.token, item))
-        async with client:
+        async with await reach() as client:
             version = (await client.request("GET", "/version"))["gitVersion"]
     except FoundryError as error:
         return "unreachable", error.args[0]
     return "ready", f"Kubernetes {version}"
+
+
+async def _made(item: Cluster, maker: Maker) -> Client:
+    """The way to a cluster that bud makes."""
+    found = await maker.kubeconfig(item)
+    if found is None:
+        raise TemporaryError(f"cannot reach {item.ref}: it is not made yet")
+    return Client(_constant(found), token=partial(maker.token, item))
 
 
 def _constant(found: Mapping[str, Any]) -> Any:
@@ -169,6 +188,96 @@ async def _preview(maker: Maker, item: Cluster) -> Any:
         "whatever makes clusters says what it would do"
     )
     return await maker.preview(change)
+
+
+@cluster.command()
+@click.argument("name")
+@click.option("--region", help="Of the EKS cluster NAME.")
+@click.option("--kubeconfig", "source", type=click.File(), help="Of any cluster.")
+@click.option(
+    "--credentials",
+    "written",
+    metavar="env=|file=|secret=REF",
+    help="Where its credentials are; without it, what this process holds.",
+)
+@pass_context
+def adopt(
+    context: Context,
+    name: str,
+    region: str | None,
+    source: IO[str] | None,
+    written: str | None,
+) -> None:
+    """Print the file of a cluster that somebody else made; it writes nothing there.
+
+    With --region, of an EKS cluster that bud shall hold from now on: what lies in the
+    cloud becomes part of its state, and `bud plan` shows it. With --kubeconfig, of a
+    cluster that is used as it is; the kubeconfig is encrypted into the environment.
+    """
+    if (region is None) == (source is None):
+        raise click.UsageError("say where it is: --region, or --kubeconfig")
+    credentials = _reference(written)
+    if source is not None:
+        made, credentials = _adopt_existing(context, name, source.read())
+    else:
+        # Half a second of libraries, which no other verb needs.
+        from reconciler.targets.terraform.aws import (  # noqa: PLC0415
+            clients,
+            look_at,
+        )
+
+        held = _held(context, credentials)
+        client = clients(held, str(region), os.environ.get("AWS_ENDPOINT_URL", ""))
+        made = adopt_eks(look_at(name, client), str(region), catalog())
+    spec = dict(made.spec)
+    if credentials is not None:
+        spec["credentials"] = credentials.model_dump(exclude_none=True)
+    item = {
+        "apiVersion": "foundry.bud/v1",
+        "kind": "Cluster",
+        "metadata": {"name": name},
+        "spec": spec,
+    }
+    Cluster.model_validate_json(json.dumps(item))  # what is printed can be committed
+    notes = "".join(f"# {note}\n" for note in made.notes)
+    text = notes + yaml.safe_dump(item, sort_keys=False)
+    context.show({"cluster": item, "notes": made.notes}, text.rstrip())
+
+
+def _reference(written: str | None) -> Credential | None:
+    if written is None:
+        return None
+    kind, _, place = written.partition("=")
+    try:
+        return Credential.model_validate({kind: place})
+    except ValueError as error:
+        raise click.BadParameter(
+            "write env=NAME, file=PATH or secret=FILE#KEY"
+        ) from error
+
+
+def _held(context: Context, credentials: Credential | None) -> Mapping[str, str]:
+    if credentials is None:
+        return {}
+    return parse_credentials(_reader(context)(credentials))
+
+
+def _adopt_existing(
+    context: Context, name: str, text: str
+) -> tuple[Adoption, Credential]:
+    async def look() -> tuple[str, list[Json]]:
+        async with Client(_constant(yaml.safe_load(text))) as client:
+            version = (await client.request("GET", "/version"))["gitVersion"]
+            nodes, _ = await client.list("/api/v1/nodes")
+            return version, nodes
+
+    version, nodes = asyncio.run(look())
+    pools = [machines.spec() for machines in hardware(nodes, (), catalog())]
+    files = files_of(context.repo, context.environment, _home(context))
+    files.encrypt(f"{name}.yaml", {"kubeconfig": text})
+    click.echo(f"wrote {files.folder / name}.yaml: commit it", err=True)
+    credential = Credential(secret=f"{name}.yaml#kubeconfig")
+    return adopt_existing(version, pools), credential
 
 
 @cluster.command()
@@ -268,28 +377,30 @@ async def _nodes(context: Context, ref: Ref) -> tuple[list[Json], list[Json]]:
 
 
 async def _client(context: Context, ref: Ref) -> Client:
-    desired = overlay(load(context.repo, _UNNAMED), context.environment)
-    item = desired.objects.get(ref)
-    if not isinstance(item, Cluster) or item.spec.provider == "local":
+    item = _clusters(context).get(ref)
+    if item is None or item.spec.provider == "local":
         raise PermanentError(f"cannot find a cluster {ref.name!r} with nodes to ask")
     if (name := maker_of(item)) is None:
         assert item.spec.credentials is not None, "the schema asks for its kubeconfig"
         text = await asyncio.to_thread(_reader(context), item.spec.credentials)
         return Client(_constant(yaml.safe_load(text)))
-    maker: Maker = _makers(context)[name]()
-    found = await maker.kubeconfig(item)
-    if found is None:
-        raise TemporaryError(f"cannot reach {item.ref}: it is not made yet")
-    return Client(_constant(found), token=partial(maker.token, item))
+    return await _made(item, _makers(context)[name]())
+
+
+def _clusters(context: Context) -> Mapping[Ref, Cluster]:
+    desired = overlay(load(context.repo, _UNNAMED), context.environment)
+    return {r: i for r, i in desired.objects.items() if isinstance(i, Cluster)}
 
 
 def _declared(context: Context) -> Mapping[Ref, Cluster]:
-    desired = overlay(load(context.repo, _UNNAMED), context.environment)
-    return {
-        ref: item
-        for ref, item in desired.objects.items()
-        if isinstance(item, Cluster) and maker_of(item) is not None
-    }
+    """Those that bud makes."""
+    return {r: i for r, i in _clusters(context).items() if maker_of(i) is not None}
+
+
+def _existing(context: Context) -> list[Ref]:
+    """Those that bud uses as they are."""
+    found = _clusters(context).items()
+    return [ref for ref, item in found if item.spec.provider == "existing"]
 
 
 def _find(context: Context, project: str, name: str) -> tuple[Cluster, Maker]:

@@ -8,15 +8,10 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping
-from functools import partial
-from pathlib import Path
-from typing import Any
 
-import botocore.session
-from botocore import UNSIGNED
-from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
+from reconciler.targets.terraform.aws import clients
 from schemas.errors import PermanentError
 
 __all__ = ["eks_token"]
@@ -37,7 +32,7 @@ def eks_token(
         PermanentError: there are no credentials, or AWS refuses them.
     """
     try:
-        client = _sts(credentials, region, endpoint)
+        client = clients(credentials, region, endpoint)("sts")
         # EKS takes no token that is not signed for one cluster.
         client.meta.events.register(
             "before-sign.sts.GetCallerIdentity",
@@ -53,39 +48,3 @@ def eks_token(
         ) from error
     signed = base64.urlsafe_b64encode(url.encode()).decode().rstrip("=")
     return f"k8s-aws-v1.{signed}"
-
-
-def _sts(held: Mapping[str, str], region: str, endpoint: str) -> Any:
-    """STS for whoever signs: a key pair, a web identity, a profile, this machine."""
-    session = botocore.session.Session()
-    for name, variable in (
-        ("profile", "AWS_PROFILE"),
-        ("config_file", "AWS_CONFIG_FILE"),
-        ("credentials_file", "AWS_SHARED_CREDENTIALS_FILE"),
-    ):
-        if variable in held:
-            session.set_config_variable(name, held[variable])
-    sts = partial(
-        session.create_client, "sts", region_name=region, endpoint_url=endpoint or None
-    )
-    if "AWS_SECRET_ACCESS_KEY" in held:
-        return sts(
-            aws_access_key_id=held["AWS_ACCESS_KEY_ID"],
-            aws_secret_access_key=held["AWS_SECRET_ACCESS_KEY"],
-            aws_session_token=held.get("AWS_SESSION_TOKEN"),
-        )
-    if "AWS_WEB_IDENTITY_TOKEN_FILE" in held:
-        file = Path(held["AWS_WEB_IDENTITY_TOKEN_FILE"])
-        given = sts(
-            config=Config(signature_version=UNSIGNED)
-        ).assume_role_with_web_identity(
-            RoleArn=held["AWS_ROLE_ARN"],
-            RoleSessionName=held.get("AWS_ROLE_SESSION_NAME", "bud"),
-            WebIdentityToken=file.read_text(encoding="utf-8"),
-        )["Credentials"]
-        return sts(
-            aws_access_key_id=given["AccessKeyId"],
-            aws_secret_access_key=given["SecretAccessKey"],
-            aws_session_token=given["SessionToken"],
-        )
-    return sts()

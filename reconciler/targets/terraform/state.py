@@ -23,14 +23,18 @@ __all__ = ["State", "read_state"]
 class State:
     lineage: str
     serial: int
-    resources: int
-    """Instances that exist, data sources not counted."""
+    addresses: frozenset[str]
+    """Instances that exist, by address; data sources not counted."""
     applied: bytes
     """The unit that was applied whole; empty where none was."""
     intended: bytes
     """The unit that was last begun."""
     outputs: Mapping[str, Any] = field(repr=False)
     """What the module says of the cluster."""
+
+    @property
+    def resources(self) -> int:
+        return len(self.addresses)
 
     @property
     def exists(self) -> bool:
@@ -66,7 +70,12 @@ def read_state(content: bytes) -> State | None:
         return State(
             lineage=data["lineage"],
             serial=data["serial"],
-            resources=sum(len(r["instances"]) for r in managed if r not in marks),
+            addresses=frozenset(
+                _address(r, i)
+                for r in managed
+                if r not in marks
+                for i in r["instances"]
+            ),
             applied=_mark(marks),
             intended=str(outputs.get(INTENT, "")).encode(),
             outputs=outputs.get("cluster") or {},
@@ -76,6 +85,14 @@ def read_state(content: bytes) -> State | None:
             "cannot read Terraform state: what the backend holds is no state",
             hint="restore the last good version of it from the backend",
         ) from error
+
+
+def _address(resource: Any, instance: Any) -> str:
+    """As plans and import blocks write it: ``module.cluster.aws_subnet.a["zone"]``."""
+    module = f"{resource['module']}." if "module" in resource else ""
+    key = instance.get("index_key")
+    index = "" if key is None else f"[{orjson.dumps(key).decode()}]"
+    return f"{module}{resource['type']}.{resource['name']}{index}"
 
 
 def _mark(marks: list[Any]) -> bytes:

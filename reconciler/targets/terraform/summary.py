@@ -76,10 +76,11 @@ _VERSIONS = frozenset(
 class ResourceChange:
     address: str
     action: str
-    """create, update, delete or replace."""
+    """create, update, delete, replace or adopt."""
     kind: str = ""
     attributes: tuple[str, ...] = ()
-    """Top-level attributes that change, without their values."""
+    """Top-level attributes that change, without their values; of a replacement those
+    that force it."""
     heart: bool = False
     """Whether the cluster does not survive losing it."""
 
@@ -118,10 +119,13 @@ class Summary:
     def _disruption(self) -> Iterator[str]:
         for change in self.changes:
             noticed = _NOTICED.get(change.kind, {})
-            if change.action == "update" and not _VERSIONS & {*change.attributes}:
+            if change.action in {"adopt", "update"} and not _VERSIONS & {
+                *change.attributes
+            }:
                 continue
-            if change.action in noticed:
-                yield f"{change.address}: {noticed[change.action]}"
+            action = "update" if change.action == "adopt" else change.action
+            if action in noticed:
+                yield f"{change.address}: {noticed[action]}"
 
     def __str__(self) -> str:
         if not self.changes:
@@ -141,23 +145,39 @@ def _changes(resources: list[Json]) -> Iterator[ResourceChange]:
     for resource in resources:
         change = resource["change"]
         actions = set(change["actions"])
-        if resource["mode"] != "managed" or actions <= {"no-op", "read"}:
+        if resource["mode"] != "managed" or actions <= {"read"}:
             continue
         action = "replace" if {"create", "delete"} <= actions else actions.pop()
-        before, after = change.get("before") or {}, change.get("after") or {}
-        unknown = change.get("after_unknown") or {}
-        moved = {
-            name
-            for name in {*before, *after, *unknown}
-            if before.get(name) != after.get(name) or unknown.get(name)
-        }
-        yield ResourceChange(
-            address=resource["address"],
-            action=action,
-            kind=resource["type"],
-            attributes=tuple(sorted(moved)) if action in {"update", "replace"} else (),
-            heart=resource["type"] in _HEARTS,
-        )
+        if action in {"no-op", "update"} and "importing" in change:
+            action = "adopt"  # as it is, or with the attributes that are named
+        if action != "no-op":
+            yield ResourceChange(
+                address=resource["address"],
+                action=action,
+                kind=resource["type"],
+                attributes=tuple(sorted(_moved(action, change))),
+                heart=resource["type"] in _HEARTS,
+            )
+
+
+def _moved(action: str, change: Json) -> Iterator[str]:
+    if action not in {"adopt", "replace", "update"}:
+        return
+    if forced := {str(path[0]) for path in change.get("replace_paths", ())}:
+        yield from forced
+        return
+    before, after = change.get("before") or {}, change.get("after") or {}
+    unknown = change.get("after_unknown") or {}
+    for name in {*before, *after, *unknown}:
+        if before.get(name) != after.get(name) or _any(unknown.get(name)):
+            yield name
+
+
+def _any(unknown: object) -> bool:
+    """Whether anything in it is to be told later; what is known is False in it."""
+    if isinstance(unknown, dict):
+        return any(map(_any, unknown.values()))
+    return any(map(_any, unknown)) if isinstance(unknown, list) else bool(unknown)
 
 
 def refuse_code(plan: bytes) -> None:

@@ -39,6 +39,7 @@ from reconciler.targets.terraform.view import (
 )
 from reconciler.values import Action, Change, Key, Live, Presence, Preview
 from renderers.terraform import (
+    MODULE,
     UNIT,
     Module,
     our_module,
@@ -230,6 +231,8 @@ class TerraformTarget:
             # What an emptied state left would give the new cluster the old UID.
             await self._forget_state(change.key)
         summary = await made.plan(pin_of(change, live), destroy=destroy)
+        if state is None or not state.applied:
+            _refuse_losses(change.key, manifest, summary)
         if summary.fatal and manifest.deletion_policy == "retain":
             lost = ", ".join(map(str, summary.fatal))
             raise PermanentError(
@@ -278,9 +281,13 @@ class TerraformTarget:
                 f"cannot delete {change.key}: its state does not say what made it",
                 hint="declare it again and apply that; then remove it",
             )
-        module = self._module(change.key, content)
-        made = await self._root(change.key, "change", content, module)
-        return made, read_manifest(content)
+        module, manifest = self._module(change.key, content), read_manifest(content)
+        held = state.addresses if state is not None else frozenset()
+        adopt = {a for a in manifest.adopt if f"{MODULE}{a}" not in held}
+        if change.action is Action.DELETE:
+            adopt.clear()  # what is not ours yet is not ours to destroy
+        made = await self._root(change.key, "change", content, module, adopt)
+        return made, manifest
 
     def _left(self, key: Key) -> bytes:
         """The unit that this machine worked on last: a stopped destroy has taken
@@ -293,7 +300,12 @@ class TerraformTarget:
             return b""
 
     async def _root(
-        self, key: Key, purpose: str, content: bytes, module: Module
+        self,
+        key: Key,
+        purpose: str,
+        content: bytes,
+        module: Module,
+        adopt: Collection[str] = (),
     ) -> Root:
         manifest = read_manifest(content)
         secrets = await asyncio.to_thread(self._secrets, manifest.credentials)
@@ -305,7 +317,7 @@ class TerraformTarget:
             workspace=workspace,
             secrets=secrets,
         )
-        await made.prepare(root(content, module, dict(self.backend.settings)))
+        await made.prepare(root(content, module, dict(self.backend.settings), adopt))
         return made
 
     def _secrets(self, credentials: Credential | None) -> dict[str, str]:
@@ -344,3 +356,18 @@ class TerraformTarget:
     async def _alone(self, key: Key) -> AsyncIterator[None]:
         async with self._locks.setdefault(workspace_of(key), asyncio.Lock()):
             yield
+
+
+def _refuse_losses(key: Key, manifest: ModuleManifest, summary: Summary) -> None:
+    """An adoption takes things as they are: it loses none of them."""
+    adopted = {f"{MODULE}{address}" for address in manifest.adopt}
+    lost = [
+        str(change)
+        for change in summary.changes
+        if change.address in adopted and change.action in {"delete", "replace"}
+    ]
+    if lost:
+        raise PermanentError(
+            f"cannot adopt {key}: {'; '.join(lost)}",
+            hint="write these attributes as they are, or leave the resource out of adopt",
+        )

@@ -22,6 +22,11 @@ data "aws_iam_policy_document" "assume" {
 resource "aws_iam_role" "cluster" {
   name_prefix        = "${var.name}-eks-"
   assume_role_policy = data.aws_iam_policy_document.assume["eks"].json
+
+  # One that was made elsewhere and is adopted keeps its name.
+  lifecycle {
+    ignore_changes = [name_prefix]
+  }
 }
 
 resource "aws_iam_role_policy_attachment" "cluster" {
@@ -73,6 +78,11 @@ resource "aws_eks_cluster" "this" {
     }
   }
 
+  lifecycle {
+    # Both say how a cluster was made. One that is adopted may let people in by a
+    # ConfigMap, and moving it to access entries would lock them out.
+    ignore_changes = [access_config, bootstrap_self_managed_addons]
+  }
   depends_on = [
     aws_iam_role_policy_attachment.cluster,
     aws_cloudwatch_log_group.control_plane,

@@ -11,7 +11,17 @@ data "aws_availability_zones" "available" {
 }
 
 locals {
-  zones        = slice(sort(data.aws_availability_zones.available.names), 0, var.availability_zones)
+  zones = length(var.subnets) > 0 ? sort(keys(var.subnets)) : slice(
+    sort(data.aws_availability_zones.available.names), 0, var.availability_zones
+  )
+  # Without a say of one's own: an eighth of the addresses for each zone's nodes and
+  # pods, and of the last eighth, which no zone takes, a 256th for load balancers.
+  ranges = {
+    for i, zone in local.zones : zone => try(var.subnets[zone], {
+      private = cidrsubnet(var.cidr, 3, i)
+      public  = cidrsubnet(var.cidr, 8, 240 + i)
+    })
+  }
   nat_zones    = var.nat == "none" ? [] : var.nat == "single" ? [local.zones[0]] : local.zones
   nat_of       = { for zone in local.zones : zone => var.nat == "per-zone" ? zone : local.zones[0] if var.nat != "none" }
   public_tags  = { "kubernetes.io/role/elb" = "1" }
@@ -31,19 +41,18 @@ resource "aws_default_security_group" "this" {
 }
 
 resource "aws_subnet" "private" {
-  for_each          = { for i, zone in local.zones : zone => i }
+  for_each          = local.ranges
   vpc_id            = aws_vpc.this.id
   availability_zone = each.key
-  cidr_block        = cidrsubnet(var.cidr, 3, each.value)
+  cidr_block        = each.value.private
   tags              = merge(local.private_tags, { Name = "${var.name}-private-${each.key}" })
 }
 
-# The last eighth of the addresses, which no private subnet takes.
 resource "aws_subnet" "public" {
-  for_each          = { for i, zone in local.zones : zone => i }
+  for_each          = local.ranges
   vpc_id            = aws_vpc.this.id
   availability_zone = each.key
-  cidr_block        = cidrsubnet(var.cidr, 8, 240 + each.value)
+  cidr_block        = each.value.public
   tags              = merge(local.public_tags, { Name = "${var.name}-public-${each.key}" })
 }
 

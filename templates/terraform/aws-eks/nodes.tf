@@ -46,6 +46,11 @@ locals {
 resource "aws_iam_role" "node" {
   name_prefix        = "${var.name}-node-"
   assume_role_policy = data.aws_iam_policy_document.assume["ec2"].json
+
+  # One that was made elsewhere and is adopted keeps its name.
+  lifecycle {
+    ignore_changes = [name_prefix]
+  }
 }
 
 resource "aws_iam_role_policy_attachment" "node" {
@@ -136,6 +141,11 @@ resource "aws_launch_template" "node" {
     resource_type = "instance"
     tags          = { Name = "${var.name}-${each.key}" }
   }
+
+  # One that was made elsewhere and is adopted keeps its name.
+  lifecycle {
+    ignore_changes = [name_prefix]
+  }
 }
 
 locals {
@@ -183,6 +193,7 @@ resource "aws_eks_node_group" "fixed" {
   # What cannot be changed in place is made anew first, and drained after.
   lifecycle {
     create_before_destroy = true
+    ignore_changes        = [node_group_name_prefix] # One that is adopted keeps its name.
   }
   depends_on = [aws_iam_role_policy_attachment.node, aws_eks_addon.network]
 }
@@ -222,8 +233,8 @@ resource "aws_eks_node_group" "scaled" {
 
   lifecycle {
     create_before_destroy = true
-    # The scaler's field, once the pool is there.
-    ignore_changes = [scaling_config[0].desired_size]
+    # The scaler's field, once the pool is there; and the name of one that is adopted.
+    ignore_changes = [scaling_config[0].desired_size, node_group_name_prefix]
   }
   depends_on = [aws_iam_role_policy_attachment.node, aws_eks_addon.network]
 }

@@ -53,6 +53,17 @@ variable "availability_zones" {
   }
 }
 
+variable "subnets" {
+  description = "Addresses of each zone's subnets, where they are one's own choice; then these are the zones."
+  type        = map(object({ private = string, public = string }))
+  default     = {}
+
+  validation {
+    condition     = contains([0, 2, 3, 4, 5, 6], length(var.subnets))
+    error_message = "subnets must name between 2 and 6 zones: EKS needs two."
+  }
+}
+
 variable "nat" {
   description = "Way out for private subnets: none (VPC endpoints only), single, or per-zone."
   type        = string

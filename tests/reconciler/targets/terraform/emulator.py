@@ -112,6 +112,27 @@ def described_flow_logs(params: Json) -> Answer:
     return status, headers, text.encode()
 
 
+def gateway(params: Json) -> Answer:
+    answer = gateway_made(params)
+    held = ec2._p(params, "AllocationId")
+    for name in ec2._nat_gateways:
+        if f"<natGatewayId>{name}<".encode() in answer[2]:
+            addresses[name] = held
+    return answer
+
+
+def gateways(params: Json) -> Answer:
+    """Name the address of a NAT gateway, which ministack forgets."""
+    status, headers, body = gateways_described(params)
+    text = body.decode()
+    for name, held in addresses.items():
+        head, mark, rest = text.partition(f"<natGatewayId>{name}</natGatewayId>")
+        item = f"<item><allocationId>{held}</allocationId><isPrimary>true</isPrimary></item>"
+        whole = f"<natGatewayAddressSet>{item}</natGatewayAddressSet>"
+        text = head + mark + rest.replace("<natGatewayAddressSet/>", whole, 1)
+    return status, headers, text.encode()
+
+
 def node_group(cluster: str, body: Json) -> Answer:
     """Keep what ministack forgets of a node group, or each plan would replace it."""
     time.sleep(NODE_GROUP_S)  # a cloud takes its time; each request has a thread
@@ -126,6 +147,24 @@ def node_group(cluster: str, body: Json) -> Answer:
         del stored["diskSize"]
     stored["version"] = body.get("version", stored["version"])
     return eks._json_resp(200, {"nodegroup": stored})
+
+
+def cluster(body: Json, creator: str | None = None) -> Answer:
+    """EKS tells the VPC by the subnets; ministack makes one up."""
+    for subnet in body["resourcesVpcConfig"]["subnetIds"][:1]:
+        body["resourcesVpcConfig"]["vpcId"] = ec2._subnets[subnet]["VpcId"]
+    answer: Answer = began(body, creator)
+    return answer
+
+
+def tag(arn: str, body: Json) -> Answer:
+    """Let what is described show tags that it got later."""
+    held = [*eks._clusters.values(), *eks._nodegroups.values(), *eks._addons.values()]
+    for item in held:
+        if arn in (item.get("arn"), item.get("nodegroupArn"), item.get("addonArn")):
+            item["tags"] = item["tags"] | body["tags"]
+    answer: Answer = tagged(arn, body)
+    return answer
 
 
 def updated(kind: str) -> Answer:
@@ -212,6 +251,11 @@ async def app(scope: Json, receive: Receive, send: Send) -> None:
 logged = ec2._create_flow_logs
 log_described = ec2._describe_flow_logs
 described = ec2._describe_instance_types
+gateway_made = ec2._create_nat_gateway
+gateways_described = ec2._describe_nat_gateways
+addresses: dict[str, str] = {}
+tagged = eks._tag_resource
+began = eks._create_cluster
 created = eks._create_nodegroup
 routed = eks._handle_request_sync
 inner = stack.app
@@ -219,12 +263,16 @@ inner = stack.app
 if __name__ == "__main__":
     ec2._ACTION_MAP["DescribeInstanceTypeOfferings"] = offerings
     ec2._ACTION_MAP["DescribeInstanceTypes"] = instance_types
+    ec2._ACTION_MAP["CreateNatGateway"] = gateway
+    ec2._ACTION_MAP["DescribeNatGateways"] = gateways
     ec2._ACTION_MAP["CreateFlowLogs"] = flow_logs
     ec2._ACTION_MAP["DescribeFlowLogs"] = described_flow_logs
     ec2._parse_lt_data = stored_as_sent
     ec2._lt_data_xml = answered_as_sent
     # An issuer is always https at AWS, and the provider checks that.
     eks._issuer_url = "https://oidc.eks.example/id/{}".format
+    eks._create_cluster = cluster
+    eks._tag_resource = tag
     eks._create_nodegroup = node_group
     eks._handle_request_sync = eks_request
     stack.app = app
