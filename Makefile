@@ -9,7 +9,7 @@ UV := $(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constrai
 # more try, and stands in the summary as RERUN, which is a bug to mend.
 PYTEST ?= $(BIN)/pytest -n 2 --dist loadgroup --reruns 1 -rR
 
-.PHONY: up down test test-kill test-machines scan lint unit tools bench clean
+.PHONY: up down test test-kill test-machines test-surface scan lint unit tools bench clean
 
 up: .venv/up
 	$(BIN)/bud up
@@ -33,6 +33,10 @@ test-kill: .venv/test
 	BUD_KILL_STRIDE=1 $(PYTEST) --dist load tests/e2e/test_kill.py \
 		tests/reconciler/targets/local/test_kill.py \
 		tests/reconciler/targets/kubernetes/test_line.py
+
+# Made-up requests to all that the gateway serves: minutes, where `make test` takes seconds.
+test-surface: .venv/test
+	BUD_EXAMPLES=500 $(BIN)/pytest tests/gateway/test_openapi.py --timeout 3600
 
 # A cluster of machines from nothing to nothing, by Ansible over real SSH: minutes.
 test-machines: .venv/test

@@ -14,6 +14,7 @@ import orjson
 from gateway.admin import start_admin
 from gateway.files import Files, compile_bundle
 from gateway.logs import configure
+from gateway.openapi import document
 from gateway.slot import bind
 from gateway.supervisor import Supervisor
 from schemas.errors import FoundryError, SpecError
@@ -22,6 +23,7 @@ from schemas.gateway_toml import json_schema
 __all__ = ["main"]
 
 USAGE, FAILED = 2, 1
+_READABLE = orjson.OPT_INDENT_2
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -36,13 +38,17 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "verb",
         nargs="?",
-        choices=["run", "check", "schema"],
+        choices=["run", "check", "schema", "openapi"],
         default="run",
-        help="run (default); check: read the files, say what is wrong; schema: of the file",
+        help="run (default); check: read the files, say what is wrong; schema: of the "
+        "file; openapi: of what clients may ask",
     )
     options = parser.parse_args(argv)
     if options.verb == "schema":
         sys.stdout.write(json_schema())
+        return
+    if options.verb == "openapi":
+        sys.stdout.write(orjson.dumps(document(), option=_READABLE).decode() + "\n")
         return
     configure()
     check = options.verb == "check"

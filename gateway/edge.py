@@ -198,6 +198,7 @@ class Downstream(asyncio.Protocol):
             self._reply(
                 refused.status,
                 error_for(self._client, refused.status, str(refused)),
+                refused.lines,
             )
         except BadRequest as bad:
             self._runtime.metrics.add("bud_gateway_refused_total", str(int(bad.status)))
@@ -230,7 +231,11 @@ class Downstream(asyncio.Protocol):
             return False
         key = self._authenticate(head)
         if head.path != _MODELS and head.method != b"POST":
-            raise Refused(HTTPStatus.METHOD_NOT_ALLOWED, "only POST is served here")
+            raise Refused(
+                HTTPStatus.METHOD_NOT_ALLOWED,
+                "only POST is served here",
+                b"allow: POST\r\n",
+            )
         coding = head.fields.get(b"content-encoding")
         if coding is not None and coding.lower() != b"identity":
             raise Refused(
@@ -269,7 +274,9 @@ class Downstream(asyncio.Protocol):
         runtime = self._runtime
         key = key_of(runtime.snapshot, head.fields, now=runtime.wall())
         if key is None:
-            raise Refused(HTTPStatus.UNAUTHORIZED, NO_KEY)
+            raise Refused(
+                HTTPStatus.UNAUTHORIZED, NO_KEY, b"www-authenticate: Bearer\r\n"
+            )
         return key
 
     def _hand_over(self) -> None:
@@ -295,7 +302,11 @@ class Downstream(asyncio.Protocol):
             request = request_of("chat", raw, document, client="anthropic")
             self._start(caller, request)
         elif caller.head.method != b"GET":
-            raise Refused(HTTPStatus.METHOD_NOT_ALLOWED, "only GET is served here")
+            raise Refused(
+                HTTPStatus.METHOD_NOT_ALLOWED,
+                "only GET is served here",
+                b"allow: GET\r\n",
+            )
         else:
             self._reply(HTTPStatus.OK, caller.key.models)
 
@@ -314,13 +325,13 @@ class Downstream(asyncio.Protocol):
         self._exchange = exchange
         self._runtime.admit(exchange)
 
-    def _reply(self, status: int, body: bytes) -> None:
+    def _reply(self, status: int, body: bytes, lines: bytes = b"") -> None:
         """Answer from here, without an exchange."""
-        lines = _JSON + self._framing.lines
-        if status == HTTPStatus.UNAUTHORIZED:
-            lines += b"www-authenticate: Bearer\r\n"
         head = response_head(
-            status, lines, length=len(body), keep_alive=self._keep_alive
+            status,
+            _JSON + self._framing.lines + lines,
+            length=len(body),
+            keep_alive=self._keep_alive,
         )
         self.write(head + body)
         self._ended()

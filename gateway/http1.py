@@ -44,9 +44,9 @@ LAST_CHUNK = b"0\r\n\r\n"
 class Refused(Exception):
     """The request is not read any further; answer this and close."""
 
-    def __init__(self, status: HTTPStatus, message: str) -> None:
+    def __init__(self, status: HTTPStatus, message: str, lines: bytes = b"") -> None:
         super().__init__(message)
-        self.status = status
+        self.status, self.lines = status, lines
 
 
 class Head(NamedTuple):

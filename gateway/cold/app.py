@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from http import HTTPStatus
 
+import structlog
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
@@ -22,10 +23,13 @@ from gateway.dialects.choose import error_for
 from gateway.documents import Kind
 from gateway.entry import NO_KEY, key_of, route_of
 from gateway.openai import BadRequest, Client, model_body
+from gateway.openapi import document
+from gateway.operations import COUNT_TOKENS, OPENAPI, OPERATIONS
 from gateway.snapshot import Key
 
 __all__ = ["ColdSide"]
 
+_log = structlog.get_logger("gateway")
 _BATCHES, _RESPONSES = 4, 64
 """That one worker runs together; a response is one request, a batch many."""
 
@@ -39,9 +43,15 @@ class ColdSide:
             middlewares=[self._guard],
             client_max_size=runtime.snapshot.listener.max_body.bytes,
         )
-        app.router.add_get("/v1/models/{model:.+}", self._model)
+        app.router.add_get(OPENAPI, _openapi, allow_head=False)
+        handlers: dict[str, Handler] = {"model": self._model}
         for part in (uploads, files, batches, responses, counting):
-            part.add_routes(app, runtime)
+            handlers |= part.handlers(runtime)
+        for operation in OPERATIONS:
+            # What has no handler here is small and hot: the edge's.
+            if operation.id in handlers:
+                path = operation.path.replace("{model}", "{model:.+}")
+                app.router.add_route(operation.method, path, handlers[operation.id])
         self._jobs: Jobs | None = None
         self._working: asyncio.Task[None] | None = None
         if runtime.store is not None:
@@ -88,6 +98,8 @@ class ColdSide:
     ) -> web.StreamResponse:
         fields = {name.lower(): value for name, value in request.raw_headers}
         runtime = self._runtime
+        if request.path == OPENAPI:
+            return _closing(await handler(request))  # the same for everybody
         key = key_of(runtime.snapshot, fields, now=runtime.wall())
         if key is None:
             answer = _error(request, HTTPStatus.UNAUTHORIZED, NO_KEY)
@@ -109,6 +121,14 @@ class ColdSide:
         except web.HTTPException as found:
             message = f"{request.method} {request.path!r}: {found.reason.lower()}"
             error = _error(request, HTTPStatus(found.status), message)
+            if "allow" in found.headers:
+                error.headers["allow"] = found.headers["allow"]
+        except Exception:  # noqa: BLE001
+            # A client is told in its own API's shape, whatever is wrong here.
+            _log.exception("cannot answer", method=request.method, path=request.path)
+            error = _error(
+                request, HTTPStatus.INTERNAL_SERVER_ERROR, "the gateway failed"
+            )
         return _closing(error)
 
     async def _model(self, request: web.Request) -> web.Response:
@@ -116,6 +136,10 @@ class ColdSide:
         name = request.match_info["model"]
         route = route_of(key, name)
         return web.json_response(model_body(name, route.name.partition("/")[0]))
+
+
+async def _openapi(_: web.Request) -> web.Response:
+    return web.json_response(document())
 
 
 def _error(
@@ -126,7 +150,7 @@ def _error(
     code: str | None = None,
     param: str | None = None,
 ) -> web.Response:
-    client: Client = "anthropic" if request.path == counting.COUNT_TOKENS else "openai"
+    client: Client = "anthropic" if request.path == COUNT_TOKENS else "openai"
     body = error_for(client, status, message, code=code, param=param)
     return web.Response(status=status, body=body, content_type=JSON)
 

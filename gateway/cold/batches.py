@@ -9,6 +9,7 @@ import asyncio
 from typing import Any
 
 from aiohttp import web
+from aiohttp.typedefs import Handler
 
 from gateway.batch import ENDPOINTS, MAX_BYTES, batch_body, moved
 from gateway.cold.relay import ColdRuntime
@@ -25,7 +26,7 @@ from gateway.cold.stored import (
 from gateway.documents import Document
 from gateway.openai import BadRequest
 
-__all__ = ["add_routes"]
+__all__ = ["handlers"]
 
 _PAGE = 20
 _WINDOW_S = 86_400
@@ -33,12 +34,14 @@ _MAX_METADATA = 16  # as OpenAI's
 _OVER = frozenset({"completed", "failed", "expired", "cancelled", "cancelling"})
 
 
-def add_routes(app: web.Application, runtime: ColdRuntime) -> None:
+def handlers(runtime: ColdRuntime) -> dict[str, Handler]:
     batches = Batches(runtime)
-    app.router.add_post("/v1/batches", batches.create)
-    app.router.add_get("/v1/batches", batches.list)
-    app.router.add_get("/v1/batches/{id}", batches.get, allow_head=False)
-    app.router.add_post("/v1/batches/{id}/cancel", batches.cancel)
+    return {
+        "create-batch": batches.create,
+        "batches": batches.list,
+        "batch": batches.get,
+        "cancel-batch": batches.cancel,
+    }
 
 
 class Batches:
@@ -98,7 +101,7 @@ def _check(given: dict[str, Any]) -> None:
     if not isinstance(given.get("input_file_id"), str):
         raise BadRequest("cannot make a batch: no file", param="input_file_id")
     endpoint, window = given.get("endpoint"), given.get("completion_window")
-    if endpoint not in ENDPOINTS:
+    if not isinstance(endpoint, str) or endpoint not in ENDPOINTS:
         raise BadRequest(
             f"cannot run a batch of {endpoint!r}: one of {', '.join(ENDPOINTS)}",
             param="endpoint",

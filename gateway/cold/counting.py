@@ -8,20 +8,21 @@ from __future__ import annotations
 
 import orjson
 from aiohttp import web
+from aiohttp.typedefs import Handler
 
+from gateway.cold.call import Broken
 from gateway.cold.relay import ColdRuntime
 from gateway.cold.stored import answer, body_of
 from gateway.dialects import anthropic_client
 from gateway.openai import read_object, request_of
 
-__all__ = ["COUNT_TOKENS", "add_routes"]
+__all__ = ["handlers"]
 
-COUNT_TOKENS = "/v1/messages/count_tokens"
 _OK = 200
 
 
-def add_routes(app: web.Application, runtime: ColdRuntime) -> None:
-    async def count(request: web.Request) -> web.Response:
+def handlers(runtime: ColdRuntime) -> dict[str, Handler]:
+    async def count_tokens(request: web.Request) -> web.Response:
         chat = anthropic_client.chat_request(await body_of(request))
         names = ("model", "messages", "tools")
         document = {name: chat[name] for name in names if name in chat}
@@ -36,6 +37,9 @@ def add_routes(app: web.Application, runtime: ColdRuntime) -> None:
             return web.Response(
                 status=reply.status, body=body, content_type="application/json"
             )
-        return answer({"input_tokens": read_object(whole)["count"]})
+        count = read_object(whole).get("count")
+        if not isinstance(count, int):
+            raise Broken  # whoever answered was not asked what we asked
+        return answer({"input_tokens": count})
 
-    app.router.add_post(COUNT_TOKENS, count)
+    return {"count-tokens": count_tokens}

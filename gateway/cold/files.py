@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
+from aiohttp.typedefs import Handler
 
 from gateway.cold.forms import read_form, too_large
 from gateway.cold.relay import ColdRuntime
@@ -30,7 +31,7 @@ from gateway.openai import BadRequest
 if TYPE_CHECKING:
     from gateway.store import Store
 
-__all__ = ["add_routes", "content_path", "file_body"]
+__all__ = ["content_path", "file_body", "handlers"]
 
 _PURPOSES = frozenset(
     {"assistants", "batch", "fine-tune", "vision", "user_data", "evals"}
@@ -39,13 +40,15 @@ _MIN_LIFE_S, _MAX_LIFE_S = 3600, 30 * 86400  # OpenAI's bounds for expires_after
 _PAGE = 10_000
 
 
-def add_routes(app: web.Application, runtime: ColdRuntime) -> None:
+def handlers(runtime: ColdRuntime) -> dict[str, Handler]:
     files = Files(runtime)
-    app.router.add_post("/v1/files", files.create)
-    app.router.add_get("/v1/files", files.list)
-    app.router.add_get("/v1/files/{id}", files.get, allow_head=False)
-    app.router.add_delete("/v1/files/{id}", files.delete)
-    app.router.add_get("/v1/files/{id}/content", files.content, allow_head=False)
+    return {
+        "create-file": files.create,
+        "files": files.list,
+        "file": files.get,
+        "delete-file": files.delete,
+        "content": files.content,
+    }
 
 
 def content_path(store: Store, name: str) -> Path:

@@ -6,10 +6,12 @@ Called by the handlers that take files; what becomes of the parts is theirs.
 from __future__ import annotations
 
 import asyncio
+import re
 from http import HTTPStatus
 from typing import Protocol
 
 from aiohttp import BodyPartReader, MultipartReader, web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from gateway.openai import BadRequest
 
@@ -18,6 +20,8 @@ __all__ = ["Sink", "read_form", "too_large"]
 _PIECE = 64 * 1024
 _MAX_FIELD = 64 * 1024
 _MAX_PARTS = 100
+_NAME = re.compile(r"[A-Za-z0-9_.\[\]-]{1,64}")
+"""It stands in a head on its way to an upstream."""
 
 
 class Sink(Protocol):
@@ -51,7 +55,7 @@ async def read_form(
             if part is None:
                 return
             most -= await _take(part, sink, most=most, quiet_s=quiet_s)
-    except ValueError as error:
+    except (ValueError, HttpProcessingError) as error:
         raise BadRequest(f"cannot read the form: {error}") from error
     raise BadRequest(f"cannot read the form: it has more than {_MAX_PARTS} parts")
 
@@ -62,6 +66,8 @@ async def _take(
     """Read one part; give the bytes of its file."""
     if isinstance(part, MultipartReader) or part.name is None:
         raise BadRequest("cannot read the form: a part of it has no name")
+    if _NAME.fullmatch(part.name) is None:
+        raise BadRequest(f"cannot read the form: {part.name[:64]!r} names no field")
     if {"content-encoding", "content-transfer-encoding"} & {
         name.lower() for name in part.headers
     }:

@@ -13,6 +13,7 @@ from typing import Any
 
 import orjson
 from aiohttp import web
+from aiohttp.typedefs import Handler
 
 from gateway.cold.call import Broken, Call
 from gateway.cold.jobs import RENEW_S, Job
@@ -22,8 +23,10 @@ from gateway.cold.stored import (
     body_of,
     change,
     document_of,
+    limit_of,
     list_page,
     new_id,
+    newest_first,
     project_of,
     store_of,
 )
@@ -34,23 +37,24 @@ from gateway.entry import route_of
 from gateway.openai import BadRequest, Request, read_object, request_of
 from gateway.snapshot import Key
 
-__all__ = ["ResponseRunner", "add_routes"]
+__all__ = ["ResponseRunner", "handlers"]
 
 _LAST = frozenset({"response.completed", "response.incomplete", "response.failed"})
 _OVER = frozenset({"completed", "incomplete", "failed", "cancelled"})
 _OWN = ("id", "store", "background", "created_at", "previous_response_id")
 _OK = 200
+_PAGE = 20
 
 
-def add_routes(app: web.Application, runtime: ColdRuntime) -> None:
+def handlers(runtime: ColdRuntime) -> dict[str, Handler]:
     responses = Responses(runtime)
-    app.router.add_post("/v1/responses", responses.create)
-    app.router.add_get("/v1/responses/{id}", responses.get, allow_head=False)
-    app.router.add_delete("/v1/responses/{id}", responses.delete)
-    app.router.add_post("/v1/responses/{id}/cancel", responses.cancel)
-    app.router.add_get(
-        "/v1/responses/{id}/input_items", responses.items, allow_head=False
-    )
+    return {
+        "create-response": responses.create,
+        "response": responses.get,
+        "delete-response": responses.delete,
+        "cancel-response": responses.cancel,
+        "input-items": responses.items,
+    }
 
 
 def _request_for(key: Key, body: dict[str, Any]) -> Request:
@@ -218,9 +222,12 @@ class Responses:
             {"id": f"item_{suffix}_{number}", "status": "completed", **item}
             for number, item in enumerate(found.body["input"])
         ]
-        if request.query.get("order", "desc") != "asc":
+        if newest_first(request):
             items.reverse()
-        return answer(list_page(items, more=False))
+        after, limit = request.query.get("after"), limit_of(request, _PAGE)
+        ids = [item["id"] for item in items]
+        rest = items[ids.index(after) + 1 if after in ids else 0 :]
+        return answer(list_page(rest[:limit], more=len(rest) > limit))
 
 
 class ResponseRunner:

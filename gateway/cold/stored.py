@@ -27,8 +27,10 @@ __all__ = [
     "body_of",
     "change",
     "document_of",
+    "limit_of",
     "list_page",
     "new_id",
+    "newest_first",
     "page_of",
     "project_of",
     "store_of",
@@ -120,8 +122,8 @@ async def page_of(
 ) -> web.Response:
     """List a project's documents, as the query asks."""
     query = request.query
-    limit, purpose = _limit(query.get("limit"), default), query.get("purpose")
-    after, newest = query.get("after"), query.get("order", "desc") != "asc"
+    limit, newest = limit_of(request, default), newest_first(request)
+    after, purpose = query.get("after"), query.get("purpose")
     store, project = store_of(runtime), project_of(request["key"])
     found: list[dict[str, Any]] = []
     while len(found) <= limit:
@@ -135,6 +137,16 @@ async def page_of(
     return answer(list_page(found[:limit], more=len(found) > limit))
 
 
+def newest_first(request: web.Request) -> bool:
+    """Raises: BadRequest: the query asks for an order that there is none of."""
+    order = request.query.get("order", "desc")
+    if order not in {"asc", "desc"}:
+        raise BadRequest(
+            f"cannot list in the order {order!r}: asc or desc", param="order"
+        )
+    return order == "desc"
+
+
 def list_page(data: list[dict[str, Any]], *, more: bool) -> dict[str, Any]:
     return {
         "object": "list",
@@ -145,7 +157,9 @@ def list_page(data: list[dict[str, Any]], *, more: bool) -> dict[str, Any]:
     }
 
 
-def _limit(text: str | None, default: int) -> int:
+def limit_of(request: web.Request, default: int) -> int:
+    """Raises: BadRequest: the query asks for fewer than one or for too many."""
+    text = request.query.get("limit")
     if text is None:
         return default
     if not text.isdigit() or not 1 <= int(text[:9]) <= _MAX_PAGE:

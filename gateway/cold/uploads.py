@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 
 from aiohttp import web
+from aiohttp.typedefs import Handler
 
 from gateway.cold.forms import read_form, too_large
 from gateway.cold.relay import ColdRuntime, relay
@@ -27,17 +28,15 @@ from gateway.openai import (
 )
 from gateway.snapshot import Key, Route
 
-__all__ = ["add_routes"]
+__all__ = ["handlers"]
 
 _SAME_SHAPE = frozenset({"openai", "azure"})
 
 
-def add_routes(app: web.Application, runtime: ColdRuntime) -> None:
+def handlers(runtime: ColdRuntime) -> dict[str, Handler]:
     uploads = Uploads(runtime)
-    for op in UPLOADS:
-        app.router.add_post(PATH_OF[op].decode(), uploads.form)
-    for path in HOT_PATHS:
-        app.router.add_post(path.decode(), uploads.large)
+    found: dict[str, Handler] = dict.fromkeys(UPLOADS, uploads.form)
+    return found | dict.fromkeys(HOT_PATHS.values(), uploads.large)
 
 
 class Uploads:

@@ -34,6 +34,7 @@ _ERRORS = {
     529: "overloaded_error",
 }
 _SAME = ("model", "max_tokens", "temperature", "top_p", "top_k", "stream")
+_ROLES = frozenset({"user", "assistant", "system"})
 _CHOICES = {"auto": "auto", "any": "required", "none": "none"}
 
 
@@ -61,6 +62,7 @@ def _chat_request(document: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(given, list):
         raise BadRequest("cannot read `messages`: it is not a list", param="messages")
     for message in given:
+        _check_turn(message)
         messages += _turn(message)
     out = {name: document[name] for name in _SAME if name in document}
     out["messages"] = messages
@@ -100,6 +102,17 @@ def _choice(choice: dict[str, Any]) -> dict[str, Any]:
         said = {"type": "function", "function": {"name": choice.get("name")}}
     parallel = choice.get("disable_parallel_tool_use")
     return {"tool_choice": said} | ({"parallel_tool_calls": False} if parallel else {})
+
+
+def _check_turn(message: dict[str, Any]) -> None:
+    role, content = message.get("role"), message.get("content")
+    if not isinstance(role, str) or role not in _ROLES:
+        raise BadRequest(f"cannot place a turn of {role!r}", param="messages")
+    if not isinstance(content, str | list):
+        raise BadRequest(
+            "cannot read `content`: neither text nor a list of blocks",
+            param="messages",
+        )
 
 
 def _turn(message: dict[str, Any]) -> list[dict[str, Any]]:

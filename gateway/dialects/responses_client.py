@@ -96,8 +96,10 @@ def _chat_request(
     for field in _UNSAID:
         if document.get(field):
             raise _cannot(field)
-    if document.get("truncation") not in {None, "disabled"}:
+    if document.get("truncation") not in (None, "disabled"):
         raise _cannot("truncation")
+    if not isinstance(document.get("instructions"), str | None):
+        raise _cannot("instructions")
     fields = (*_SAME, *_MORE)
     out = {n: document[n] for n in fields if document.get(n) is not None}
     messages = _messages(items)
