@@ -10,11 +10,19 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
 from typing import Any
 
-__all__ = ["LIMIT", "comment", "marker", "promotions", "safe", "unreadable"]
+__all__ = [
+    "LIMIT",
+    "comment",
+    "marker",
+    "promotions",
+    "rehearsal_cells",
+    "safe",
+    "unreadable",
+]
 
 Data = Mapping[str, Any]
 
@@ -360,6 +368,7 @@ def _sections(document: Data, changes: list[Data]) -> Iterator[list[str]]:
     yield _list("Promoted", (
         line for change in changes for line in promotions(change, safe)
     ))  # fmt: skip
+    yield _rehearsed(document.get("rehearsal", ()))
     yield _list("Rollout", (
         f"{safe(r['object'])}: {r['says']}" for r in document["rollout"]
     ))  # fmt: skip
@@ -400,6 +409,42 @@ def promotions(change: Data, quote: Callable[[str], str]) -> Iterator[str]:
         f"Measured there: {quote(said['measured'])}. Predicted here: TTFT "
         f"{_latency(now, 'ttft')} ms, TPOT {_latency(now, 'tpot')} ms"
     )
+
+
+def _rehearsed(rows: Sequence[Data]) -> list[str]:
+    """What one replica on the simulator measured, beside what was predicted of it."""
+    if not rows:
+        return []
+    lines = [
+        "**Rehearsed on the simulator**, whose timing follows the prediction: one replica",
+        "",
+        (
+            "| endpoint | at once | tokens out | TTFT ms | measured (p95) | TPOT ms "
+            "| measured (p95) | tokens/s | measured |"
+        ),
+        "|---|--:|--:|--:|--:|--:|--:|--:|--:|",
+    ]
+    for row in rows:
+        if row["failed"]:
+            cells = [f"**failed**: {safe(row['failed'])}", *[""] * 7]
+        else:
+            cells = [*rehearsal_cells(row)]
+        lines.append(f"| {safe(row['object'])} | {' | '.join(cells)} |")
+    return [*lines, ""]
+
+
+def rehearsal_cells(row: Data) -> Iterator[str]:
+    """The load that was played; then TTFT, TPOT, tokens/s, predicted and measured."""
+    said, met = row["predicted"], row["measured"]
+    for played, wanted in (("atOnce", "share"), ("tokens", "declaredTokens")):
+        cut = row[played] < row[wanted]
+        yield f"{row[played]} of {row[wanted]}" if cut else str(row[wanted])
+    for name in ("ttft", "tpot"):
+        mean, most = met[f"{name}Ms"], met[f"{name}P95Ms"]
+        yield _number(said[f"{name}Ms"])
+        yield "-" if mean is None else f"{_number(mean)} ({_number(most)})"
+    yield _number(said["tokensPerS"])
+    yield "-" if met["tokensPerS"] is None else _number(met["tokensPerS"])
 
 
 def _previewed(found: Data) -> Iterator[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from renderers.comment import promotions
+from renderers.comment import promotions, rehearsal_cells
 
 __all__ = ["outcomes", "status", "text", "tree", "why"]
 
@@ -45,10 +45,28 @@ def text(plan: Data) -> str:
         for change in plan["changes"]
         for said in promotions(change, str)
     ]
+    lines += _rehearsed(plan.get("rehearsal", ()))
     lines += _judged(plan)
     if plan["steps"]:
         lines.append(f"Apply it: bud apply --plan {plan['digest']}")
     return "\n".join(lines) + "\n"
+
+
+def _rehearsed(rows: Sequence[Data]) -> list[str]:
+    if not rows:
+        return []
+    head = ("endpoint", "at once", "tokens out", "TTFT ms", "measured (p95)", "TPOT ms",
+            "measured (p95)", "tokens/s", "measured")  # fmt: skip
+    cells = [
+        (row["object"], f"failed: {row['failed']}", *[""] * 7)
+        if row["failed"]
+        else (row["object"], *rehearsal_cells(row))
+        for row in rows
+    ]
+    title = (
+        "Rehearsed on the simulator, whose timing follows the prediction; one replica:"
+    )
+    return [title, *(f"  {line}" for line in _table(head, cells))]
 
 
 def _judged(plan: Data) -> list[str]:

@@ -23,6 +23,7 @@ from reconciler.pipeline import Prepared
 from reconciler.plan import Plan
 from reconciler.review.changes import diff_of
 from reconciler.review.offline import document_here
+from reconciler.review.rehearse import rehearse
 from reconciler.source import Tree
 from reconciler.store import Suspension
 from reconciler.values import Key, Live, Outcome, OutcomeKind
@@ -56,14 +57,26 @@ def _prepare(context: Context, foundry: Foundry) -> tuple[Tree, Prepared]:
     "--base", help="Compare with this commit. [default: what was applied last]"
 )
 @click.option("--digest", help="Show a plan that is kept, of a pull request or one's own.")  # fmt: skip
+@click.option("--rehearse", "rehearsing", is_flag=True,
+              help="Start what changes on the simulator, and measure it.")  # fmt: skip
 @pass_context
-def plan(context: Context, form: str, base: str | None, digest: str | None) -> int:
+def plan(
+    context: Context,
+    form: str,
+    base: str | None,
+    digest: str | None,
+    rehearsing: bool,  # noqa: FBT001
+) -> int:
     """Show what apply would do, and keep it under its digest."""
+    if rehearsing and digest is not None:
+        raise click.UsageError("--rehearse plays the checkout, and no kept plan")
     with context.foundry() as foundry:
         if digest is not None:
             document = _kept(foundry, digest)
         else:
-            document = asyncio.run(_planned(context, foundry, base))
+            document = asyncio.run(
+                _planned(context, foundry, base, rehearsing=rehearsing)
+            )
     if context.as_json or form == "json":
         replace(context, as_json=True).show(document, "")
     elif form == "markdown":
@@ -73,12 +86,17 @@ def plan(context: Context, form: str, base: str | None, digest: str | None) -> i
     return CHANGES_PENDING if document["steps"] or document["blocked"] else 0
 
 
-async def _planned(context: Context, foundry: Foundry, base: str | None) -> Data:
+async def _planned(
+    context: Context, foundry: Foundry, base: str | None, *, rehearsing: bool
+) -> Data:
     async with foundry.session():
         tree = await context.checkout.newest()
         prepared = await foundry.pipeline.prepare(tree)
         foundry.store.save_plan(prepared.plan.digest, prepared.plan.canonical())
-        return await document_here(foundry, prepared, base)
+        document = await document_here(foundry, prepared, base)
+    if rehearsing:
+        document["rehearsal"] = await rehearse(prepared)
+    return document
 
 
 def _kept(foundry: Foundry, digest: str) -> Data:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sys
 import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
@@ -21,18 +20,12 @@ from typing import Any
 
 import orjson
 
+from reconciler.tethered import tethered
 from schemas.errors import PermanentError, TemporaryError
 
 __all__ = ["HelmCommand"]
 
 _PASSED = ("HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR")
-# PR_SET_PDEATHSIG, and then nobody may be gone already.
-_LAUNCH = (
-    "import ctypes,os,sys\n"
-    "ctypes.CDLL(None).prctl(1,9)\n"
-    "os.getppid()==int(sys.argv[1]) or sys.exit(1)\n"
-    "os.execv(sys.argv[2],sys.argv[2:])"
-)
 _SAID_BYTES = 2000
 # What a registry or an API server that cannot be reached makes Helm say.
 _PASSES = ("connection refused", "timeout", "timed out", "no such host", "EOF", "503")
@@ -79,8 +72,7 @@ class HelmCommand:
         timeout_s: float,
     ) -> bytes:
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-I", "-S", "-c", _LAUNCH, str(os.getpid())),
-            *(self.binary, *arguments),
+            *tethered([self.binary, *arguments]),
             cwd=folder,
             env={
                 "HOME": folder,
