@@ -20,6 +20,7 @@ if [ "${CI:-}" = true ]; then
     command -v sshd >/dev/null || wanted="$wanted openssh-server"
     command -v ip >/dev/null || wanted="$wanted iproute2"
 fi
+[ -n "$(find /usr/lib -name libsofthsm2.so 2>/dev/null)" ] || wanted="$wanted softhsm2"
 command -v valkey-server >/dev/null || command -v redis-server >/dev/null ||
     wanted="$wanted redis-server"
 [ -z "$wanted" ] && exit 0

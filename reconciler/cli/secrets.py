@@ -12,6 +12,7 @@ import yaml
 from reconciler.cli.context import Context, pass_context
 from reconciler.foundry import files_of, home_of
 from reconciler.secrets import SopsFiles, Vault
+from reconciler.secrets.elsewhere import FORMS
 from schemas.errors import FoundryError, PermanentError
 
 __all__ = ["COMMANDS"]
@@ -22,13 +23,22 @@ def secrets() -> None:
     """Secrets: encrypted files in git, sealed items beside the state."""
 
 
+key_option = click.option(
+    "--key",
+    "uri",
+    default="",
+    help=f"Where the vault's key is, if it is to leave no other place: {FORMS}.",
+)
+
+
 @secrets.command()
+@key_option
 @pass_context
-def init(context: Context) -> None:
+def init(context: Context, uri: str) -> None:
     """Make an identity and a vault key, where there are none yet."""
     files, vault = _places(context)
     recipient = files.initialise()
-    key = vault.keys.ensure()
+    key = vault.keys.ensure(uri)
     context.show(
         {"recipient": recipient, "identity": str(files.identity), "vaultKey": key},
         f"recipient {recipient}\nidentity  {files.identity} (keep a copy elsewhere)\n"
@@ -71,12 +81,22 @@ def encrypt(context: Context, name: str) -> None:
 
 
 @secrets.command()
+@key_option
 @pass_context
-def rotate(context: Context) -> None:
-    """Make new keys; files are encrypted anew, sealed items wrapped again."""
+def rotate(context: Context, uri: str) -> None:
+    """Make new keys; files are encrypted anew, sealed items wrapped again.
+
+    With --key, the vault's next key is the one there; `--key file` makes one here.
+    """
     files, vault = _places(context)
+    if not uri and (held := vault.keys.elsewhere):
+        raise PermanentError(
+            f"cannot rotate: the vault's key is {held}, and bud makes none there",
+            hint="make the next one there and name it with --key; or write --key file",
+        )
+    # First the vault: a key that does not answer then stops before anything moved.
+    moved = vault.rotate(uri if uri != "file" else "")
     files.rotate()
-    moved = vault.rotate()
     done = {"files": list(files.names()), "items": list(moved)}
     context.show(
         done,

@@ -1,7 +1,7 @@
 """A sealed envelope: bytes that only the right key opens, under the right name (pure).
 
 The vault calls it. A fresh AES-256-GCM key encrypts the content; a key provider wraps
-that key. The name of the item is authenticated by both, so that one item moved over
+that key. The content's tag covers the item's name too, so that one item moved over
 another does not open. Layout, all of it checked when opening:
 
     BUDSEAL1 | key id, 32 bytes | wrapped key, length in 2 bytes | nonce, 12 | content

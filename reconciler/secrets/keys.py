@@ -1,27 +1,31 @@
-"""Keys that wrap keys: a small protocol, and RSA-4096 in files (I/O).
+"""Keys that wrap keys: a small protocol, and the ring of a vault's keys (I/O).
 
-The envelope asks a provider to wrap and unwrap data keys of 32 bytes; the key itself
-never leaves the provider. A KMS or a PKCS#11 token fits the same protocol.
+The envelope asks the ring to wrap and unwrap data keys of 32 bytes. A key is RSA-4096
+in a file of ours, or lies elsewhere and never leaves there: then the ring keeps its
+URI. Moving from one to the other is a rotation like any.
 """
 
 from __future__ import annotations
 
 import os
 import stat
-from functools import lru_cache
+from functools import cache, lru_cache
 from hashlib import sha256
 from pathlib import Path
+from secrets import token_bytes
 from typing import Protocol
 
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
+from reconciler.secrets.elsewhere import open_key
 from schemas.errors import PermanentError
 
-__all__ = ["KeyProvider", "LocalKeys", "private_file"]
+__all__ = ["KeyProvider", "Keyring", "private_file"]
 
 _BITS = 4096
 _CURRENT = "current"
+_DATA_KEY = 32
 
 
 class KeyProvider(Protocol):
@@ -34,15 +38,17 @@ class KeyProvider(Protocol):
 
         Raises:
             PermanentError: there is no such key, or it did not wrap this.
+            TemporaryError: it lies elsewhere, and does not answer.
         """
         ...
 
 
-class LocalKeys:
-    """RSA keys as PKCS #8 files that only their owner can read."""
+class Keyring:
+    """RSA keys as PKCS #8 files that only their owner can read, or where others lie."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._open = cache(open_key)
 
     def make(self) -> str:
         """Make a key and let it wrap from now on; earlier ones still unwrap."""
@@ -53,17 +59,32 @@ class LocalKeys:
             serialization.PrivateFormat.PKCS8,
             serialization.NoEncryption(),
         )
+        return self._take(name, f"{name}.pem", text)
+
+    def use(self, uri: str) -> str:
+        """Let a key elsewhere wrap from now on; it is tried first.
+
+        Raises:
+            PermanentError, TemporaryError: it does not unwrap what it wrapped.
+        """
+        key, probe = self._open(uri), token_bytes(_DATA_KEY)
+        if key.unwrap(key.wrap(probe)) != probe:
+            raise PermanentError(f"cannot use key {uri}: it unwraps something else")
+        name = sha256(uri.encode()).hexdigest()
+        return self._take(name, f"{name}.uri", uri.encode())
+
+    def _take(self, name: str, file: str, content: bytes) -> str:
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        private_file(self._folder / f"{name}.pem", text)
+        private_file(self._folder / file, content)
         # Last: a kill before this line leaves a key that nothing uses.
         private_file(self._folder / _CURRENT, name.encode())
         return name
 
-    def ensure(self) -> str:
-        """The name of the key that wraps, made where there is none yet."""
+    def ensure(self, uri: str = "") -> str:
+        """The name of the key that wraps, made (or taken) where there is none yet."""
         if (self._folder / _CURRENT).exists():
             return self.current
-        return self.make()
+        return self.use(uri) if uri else self.make()
 
     @property
     def current(self) -> str:
@@ -80,12 +101,21 @@ class LocalKeys:
                 hint="make one with `bud secrets init`",
             ) from error
 
+    @property
+    def elsewhere(self) -> str:
+        """The URI of the key that wraps; empty where it is a file of ours."""
+        return self._uri(self.current)
+
     def wrap(self, data_key: bytes, label: bytes) -> tuple[bytes, bytes]:
         name = self.current
+        if uri := self._uri(name):
+            return bytes.fromhex(name), self._open(uri).wrap(data_key)
         public = self._load(name).public_key()
         return bytes.fromhex(name), public.encrypt(data_key, _oaep(label))
 
     def unwrap(self, key_id: bytes, wrapped: bytes, label: bytes) -> bytes:
+        if uri := self._uri(key_id.hex()):
+            return self._open(uri).unwrap(wrapped)
         key = self._load(key_id.hex())
         try:
             return key.decrypt(wrapped, _oaep(label))
@@ -94,6 +124,16 @@ class LocalKeys:
                 "cannot unwrap data key: this key did not wrap it",
                 hint="restore the item from a backup, or obtain the secret anew",
             ) from error
+
+    def _uri(self, name: str) -> str:
+        file = self._folder / f"{name}.uri"
+        uri = file.read_text(encoding="utf-8") if file.exists() else ""
+        if uri and sha256(uri.encode()).hexdigest() != name:
+            raise PermanentError(
+                f"cannot use key {name[:12]}: {file} names another",
+                hint="put it back, or rotate",
+            )
+        return uri
 
     def _load(self, name: str) -> rsa.RSAPrivateKey:
         file = self._folder / f"{name}.pem"

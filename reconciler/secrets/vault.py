@@ -16,7 +16,7 @@ from secrets import token_bytes
 
 from reconciler import faults
 from reconciler.secrets.envelope import Envelope, open_envelope, rewrap, seal
-from reconciler.secrets.keys import LocalKeys, private_file
+from reconciler.secrets.keys import Keyring, private_file
 from schemas.errors import FoundryError, PermanentError
 
 __all__ = ["Vault"]
@@ -30,7 +30,7 @@ class Vault:
 
     def __init__(self, folder: Path) -> None:
         self._items = folder / "items"
-        self.keys = LocalKeys(folder / "keys")
+        self.keys = Keyring(folder / "keys")
 
     def put(self, name: str, content: bytes) -> None:
         """Seal ``content`` under ``name``, in place of what was there."""
@@ -60,13 +60,16 @@ class Vault:
         found = self._items.glob(f"*{_SUFFIX}") if self._items.exists() else ()
         return tuple(sorted(file.name.removesuffix(_SUFFIX) for file in found))
 
-    def rotate(self) -> tuple[str, ...]:
-        """Make a new key and wrap every item's data key under it.
+    def rotate(self, uri: str = "") -> tuple[str, ...]:
+        """Wrap every item's data key under a new key: one of ours, or that at ``uri``.
 
         Safe to kill and to repeat: what still lies under an older key opens as
         before, and the next rotation moves it.
         """
-        self.keys.make()
+        if uri:
+            self.keys.use(uri)
+        else:
+            self.keys.make()
         faults.point("vault after new key")
         moved = []
         for name in self.names():

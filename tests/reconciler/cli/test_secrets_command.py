@@ -79,3 +79,18 @@ def test_a_file_is_written_in_its_folder_only(bud: Bud) -> None:
     for name in ("../keys.yaml", "keys.txt", "/tmp/keys.yaml"):
         with pytest.raises(Exception, match=r"ends in \.yaml"):
             bud("encrypt", name, given="a: b\n")
+
+
+def test_a_rotation_never_leaves_a_key_elsewhere_by_accident(bud: Bud) -> None:
+    uri = "arn:aws:kms:us-east-1:000000000000:key/1"
+    keys = bud.repo / ".bud" / "local" / "vault" / "keys"
+    keys.mkdir(parents=True)
+    name = sha256(uri.encode()).hexdigest()
+    (keys / f"{name}.uri").write_text(uri)
+    (keys / "current").write_text(name)
+    bud("init")
+    with pytest.raises(PermanentError, match=f"the vault's key is {uri}") as caught:
+        bud("rotate")
+    assert "--key" in caught.value.hint
+    bud("rotate", "--key", "file")
+    assert (keys / "current").read_text() != name

@@ -9,9 +9,10 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
+from reconciler.entra import entra_token
 from reconciler.targets.terraform.eks import eks_token
 from reconciler.targets.terraform.kubeconfig import kubeconfig
-from reconciler.targets.terraform.tokens import aks_token
+from reconciler.targets.terraform.tokens import AKS
 from schemas.errors import PermanentError, TemporaryError
 from tests.reconciler.targets.terraform.aws import Aws, emulated
 
@@ -112,18 +113,18 @@ async def test_entra_gives_a_token_for_a_secret_or_a_file(
         {"ARM_CLIENT_SECRET": "right"},
         {"ARM_OIDC_TOKEN_FILE_PATH": str(tmp_path / "token")},
     ):
-        assert await aks_token(who | way, where) == "entra-token"
+        assert await entra_token(who | way, AKS, where) == "entra-token"
     with pytest.raises(PermanentError, match="invalid_client") as caught:
-        await aks_token(who | {"ARM_CLIENT_SECRET": "wr0ng"}, where)
+        await entra_token(who | {"ARM_CLIENT_SECRET": "wr0ng"}, AKS, where)
     assert "wr0ng" not in str(caught.value)
     with pytest.raises(PermanentError, match="no secret and no token file"):
-        await aks_token(who, where)
+        await entra_token(who, AKS, where)
 
 
 async def test_an_entra_that_does_not_answer_is_waited_for() -> None:
     held = {"ARM_TENANT_ID": "t", "ARM_CLIENT_SECRET": "x"}
     with pytest.raises(TemporaryError, match="cannot ask Entra"):
-        await aks_token(held, "http://127.0.0.1:1")
+        await entra_token(held, AKS, "http://127.0.0.1:1")
 
 
 def test_a_kubeconfig_holds_no_key_and_no_program() -> None:
