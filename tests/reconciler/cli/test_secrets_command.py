@@ -1,5 +1,6 @@
 """`bud secrets` as its user meets it: values in by a pipe, never out again."""
 
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
