@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import yaml
@@ -21,6 +22,7 @@ from reconciler.targets.kubernetes.helm import Renderer
 from reconciler.targets.kubernetes.target import KubernetesTarget
 from schemas.cluster import Cluster
 from schemas.errors import PermanentError
+from schemas.objects import Credential
 
 __all__ = ["Connected", "Tools", "connect"]
 
@@ -57,27 +59,33 @@ def connect(
 
     ``owner`` is the environment: two of them on one cluster never see each other's
     objects. A kubeconfig that cannot be read makes the cluster unknown, not empty.
+    Where the Cluster names an observer, everything is read with it, and the other
+    kubeconfig is not opened before something is written or dry-run.
     ``access`` is how to reach a cluster that we made ourselves.
     """
 
-    async def declared() -> Mapping[str, Any]:
-        if cluster.spec.credentials is None:
+    async def declared(where: Credential | None) -> Mapping[str, Any]:
+        if where is None:
             raise PermanentError(
                 f"cannot reach {cluster.ref}: it has no credentials",
                 hint="name its kubeconfig under spec.credentials",
             )
-        read = yaml.safe_load(await credentials(cluster.spec.credentials))
+        read = yaml.safe_load(await credentials(where))
         if not isinstance(read, Mapping):
             raise PermanentError(f"cannot reach {cluster.ref}: no kubeconfig was read")
         return read
 
-    access = access or Access(kubeconfig=declared)
+    access = access or Access(kubeconfig=partial(declared, cluster.spec.credentials))
     client = Client(access.kubeconfig, token=access.token)
+    looking = client
+    if cluster.spec.observer is not None:
+        looking = Client(partial(declared, cluster.spec.observer))
     return Connected(
         objects=KubernetesTarget(
             cluster_target(cluster),
             client,
             tools.renderer,
+            looking=looking,
             owner=owner,
             credentials=credentials,
         ),
@@ -86,6 +94,7 @@ def connect(
             client,
             tools.helm,
             tools.charts,
+            looking=looking,
             access=access,
             owner=owner,
         ),

@@ -190,6 +190,11 @@ class ClusterSpec(Strict):
         description="what exists and becomes ours: resources of the module, by their IDs",
     )
     credentials: Credential | None = None
+    observer: Credential | None = Field(
+        default=None,
+        description="a kubeconfig that may only read: what lives is looked at with it, "
+        "and credentials are opened for an apply alone",
+    )
     # Infrastructure outlives a careless commit unless somebody says otherwise.
     deletion_policy: Literal["retain", "delete"] = "retain"
 
@@ -208,6 +213,8 @@ class ClusterSpec(Strict):
             self._fits_machines()
         if self.provider == "existing" and self.credentials is None:
             raise ValueError("provider existing needs credentials: its kubeconfig")
+        if self.observer is not None and self.provider != "existing":
+            raise ValueError(f"observer has no meaning for provider {self.provider}")
         addons = [addon.name for addon in self.addons]
         if len(set(addons)) != len(addons):
             raise ValueError(f"an add-on is named twice: {', '.join(sorted(addons))}")

@@ -78,10 +78,14 @@ class Reviewer:
     async def look_at_all(self) -> None:
         """Whatever no webhook told of; one that fails holds up no other."""
         await self._measure()
-        for pull in await self.forge.open_pulls(self.branch):
+        pulls = await self.forge.open_pulls(self.branch)
+        # What is merged already may still be approved, or asked for another plan.
+        merged = self.store.reviews.waiting()
+        for number in sorted({pull.number for pull in pulls} | merged):
             try:
-                await self.look(pull.number)
+                await self.look(number)
             except (PermanentError, TemporaryError) as error:
+                pull = await self.forge.pull(number)
                 await self._status(pull, "failure", str(error))
 
     async def _measure(self) -> None:

@@ -101,6 +101,18 @@ class Reviews:
         found = self._select(tables.reviews.c.head == head)
         return found[0] if found else None
 
+    def waiting(self) -> frozenset[int]:
+        """Pull requests whose newest plan was neither applied nor expired."""
+        columns = tables.reviews.c
+        found = (
+            select(columns.pull, columns.state)
+            .where(columns.expires_at > self._clock())
+            .order_by(columns.made_at)
+        )
+        with reading(self._engine, "read reviews") as connection:
+            newest = {row.pull: row.state for row in connection.execute(found)}
+        return frozenset(n for n, s in newest.items() if s in ("open", "superseded"))
+
     def in_force(self) -> Review | None:
         """The one that was applied last, or is being applied."""
         column = tables.reviews.c.settled_at

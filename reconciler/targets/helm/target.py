@@ -61,6 +61,7 @@ class HelmTarget:
         helm: HelmCommand,
         charts: Charts,
         *,
+        looking: Client | None = None,
         access: Access,
         owner: str,
         ready_s: float = _READY_S,
@@ -68,8 +69,9 @@ class HelmTarget:
         self.name = name
         self._client, self._helm, self._charts = client, helm, charts
         self._access, self._owner, self._ready_s = access, owner, ready_s
-        self._discovery = Discovery(client)
-        self._reader = ReleaseReader(client, self._discovery, target=name, owner=owner)
+        looking = looking or client
+        self._discovery = Discovery(looking)
+        self._reader = ReleaseReader(looking, self._discovery, target=name, owner=owner)
         self._writer = Writer(client, self._discovery, owner=owner, gone_s=_READY_S)
 
     async def observe(self, keys: Collection[Key]) -> Mapping[Key, Live]:

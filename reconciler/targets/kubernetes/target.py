@@ -80,20 +80,23 @@ class KubernetesTarget:
         client: Client,
         renderer: Renderer,
         *,
+        looking: Client | None = None,
         owner: str,
         credentials: Credentials,
         probe: Probe | None = None,
         gone_s: float = 120.0,
     ) -> None:
+        """``looking`` reads; without it, ``client`` does that too."""
         self.name = name
         self._client, self._renderer, self._owner = client, renderer, owner
         self._credentials = credentials
-        self._discovery = Discovery(client)
-        self._reader = Reader(client, self._discovery, target=name, owner=owner)
+        self._looking = looking = looking or client
+        self._discovery = Discovery(looking)
+        self._reader = Reader(looking, self._discovery, target=name, owner=owner)
         self._writer = Writer(client, self._discovery, owner=owner, gone_s=gone_s)
-        self._watches = Watches(client, self._discovery, owner=owner)
-        self._probe = probe or serves_model(client)
-        self._room = Room(client)
+        self._watches = Watches(looking, self._discovery, owner=owner)
+        self._probe = probe or serves_model(looking)
+        self._room = Room(looking)
         self._writing = asyncio.Semaphore(_WRITING)
         self._rehearsed: dict[Key, _Rehearsed] = {}
         self._answered: dict[Key, tuple[str, str]] = {}
@@ -106,7 +109,8 @@ class KubernetesTarget:
 
     async def close(self) -> None:
         """Close what is open; the next call opens it again."""
-        await self._client.__aexit__(None, None, None)
+        for client in {self._client, self._looking}:
+            await client.__aexit__(None, None, None)
 
     async def watch(self, moved: Callable[[], None], stop: asyncio.Event) -> None:
         """Call ``moved`` when an object of ours is not what it was, until ``stop``."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -17,6 +18,8 @@ from reconciler.forge import Approval, Note, PullRequest
 from reconciler.pipeline import Pipeline, Prepared
 from reconciler.review.describer import Describer
 from reconciler.review.gate import ReviewGate
+from reconciler.review.receiver import Receiver, Wanted
+from reconciler.review.service import reviewing
 from reconciler.secrecy import Mask
 from reconciler.source import RemoteBranch, Tree, git
 from reconciler.store import Suspension
@@ -25,6 +28,7 @@ from reconciler.values import Key
 from schemas.errors import PermanentError
 from schemas.objects import Ref
 from schemas.review import Review
+from schemas.units import Duration
 from tests.e2e.team import CLUSTER, ENDPOINT, ROUTE
 from tests.reconciler.review.memory_forge import MemoryForge
 from tests.reconciler.review.repository import (
@@ -397,3 +401,42 @@ async def test_a_look_while_the_forge_merges_voids_no_approval(
         b.forge.pulls[1] = merged
 
         await b.apply()
+
+
+async def test_a_lost_webhook_costs_one_poll_before_and_after_a_merge(
+    tmp_path: Path, describer: Describer
+) -> None:
+    async with bench(tmp_path, describer) as b:
+        reviewer = b.gate.reviewer
+        poll = SETTINGS.model_copy(update={"poll": Duration("1s")})
+        object.__setattr__(reviewer, "settings", poll)
+        object.__setattr__(reviewer.planner, "describer", Lasting(describer))
+        receiver = Receiver(
+            kind="gitea", repository="t/r", secret="s", store=b.pipeline.store,
+            wanted=Wanted(), clock=b.pipeline.clock,
+        )  # fmt: skip
+
+        async def until(words: str) -> None:
+            end = asyncio.get_running_loop().time() + 60
+            while not any(words in n.body for n in b.forge.written):
+                assert asyncio.get_running_loop().time() < end, b.forge.written
+                await asyncio.sleep(0.02)
+
+        async with reviewing(reviewer, receiver, moved=lambda: None):
+            _head(b, pytest.MonkeyPatch())
+            await until(b.forge.pulls[1].head[:12])
+            b.work.git("switch", "-q", "change")
+            b.merge()
+            why = Note(id="77", author="carol", body="/bud why", at=b.forge.now)
+            b.forge.written.append(why)
+            await until("What it waits for:")
+
+
+class Lasting:
+    """A describer that others use after this reviewer ended."""
+
+    def __init__(self, describer: Describer) -> None:
+        self.describe = describer.describe
+
+    async def close(self) -> None:
+        return None
