@@ -9,7 +9,8 @@ cluster that is out of reach delays the others once.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 
 from reconciler.targets.base import Patient, Target
 from reconciler.values import Key, Live, Presence
@@ -24,10 +25,12 @@ _Found = Mapping[Key, Live]
 
 
 async def observe(
-    targets: Mapping[str, Target], keys: Collection[Key]
+    targets: Mapping[str, Target],
+    keys: Collection[Key],
+    mask: Callable[[str], str] = str,
 ) -> Mapping[Key, Live]:
     """What lives under ``keys``, and whatever else the targets say is ours."""
-    return await Observer().look(targets, keys)
+    return await Observer().look(targets, keys, mask)
 
 
 class Observer:
@@ -37,9 +40,15 @@ class Observer:
         self._silent: dict[str, tuple[Target, asyncio.Task[tuple[bool, _Found]]]] = {}
 
     async def look(
-        self, targets: Mapping[str, Target], keys: Collection[Key]
+        self,
+        targets: Mapping[str, Target],
+        keys: Collection[Key],
+        mask: Callable[[str], str] = str,
     ) -> Mapping[Key, Live]:
-        """What lives under ``keys``, and whatever else the targets say is ours."""
+        """What lives under ``keys``, and whatever else the targets say is ours.
+
+        ``mask`` takes secrets out of what they say.
+        """
         asked: dict[str, list[Key]] = {name: [] for name in targets}
         for key in keys:
             asked.setdefault(key.target, []).append(key)
@@ -48,7 +57,8 @@ class Observer:
                 group.create_task(self._ask(targets.get(name), name, some))
                 for name, some in asked.items()
             ]
-        return {key: live for task in tasks for key, live in task.result().items()}
+        found = {key: live for task in tasks for key, live in task.result().items()}
+        return {key: _masked(live, mask) for key, live in found.items()}
 
     async def _ask(
         self, target: Target | None, name: str, keys: Collection[Key]
@@ -86,6 +96,11 @@ async def _answer(
     except Exception as error:  # noqa: BLE001  whatever went wrong, nothing was read
         return True, _unknown(keys, f"cannot observe {name}: {error}")
     return True, {**_unknown(keys, f"{name} said nothing about it"), **found}
+
+
+def _masked(live: Live, mask: Callable[[str], str]) -> Live:
+    said = mask(live.detail) if live.detail else ""
+    return live if said == live.detail else replace(live, detail=said)
 
 
 def _unknown(keys: Collection[Key], why: str) -> dict[Key, Live]:

@@ -142,7 +142,7 @@ class Pipeline:
         """observe, plan: what is rendered against what lives."""
         owned, frozen = self.store.inventory(), self.store.frozen()
         keys = {*rendered.units, *owned}
-        observed = await self._observer.look(self.targets, keys)
+        observed = await self._observer.look(self.targets, keys, self.mask)
         units = stood_in(rendered.units, frozen=frozen, owned=owned, observed=observed)
         made = plan(
             commit=commit,
@@ -174,7 +174,7 @@ class Pipeline:
             targets=self.targets,
             journal=journal,
             actor=actor,
-            progress=progress,
+            progress=lambda key, said: progress(key, self.mask(said)),
             mask=self.mask,
         )
         return await applier.run(made)

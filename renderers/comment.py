@@ -60,11 +60,8 @@ def marker(environment: str) -> str:
     return f"<!-- bud plan {environment} -->"
 
 
-def comment(document: Data, *, link: str = "") -> str:
-    """At most ``LIMIT`` characters, whatever is in the document.
-
-    ``link`` leads to the whole document.
-    """
+def comment(document: Data) -> str:
+    """At most ``LIMIT`` characters, whatever is in the document."""
     head = [marker(document["environment"]), *_headline(document)]
     if document.get("outcome"):
         head += _outcome(document["outcome"])
@@ -72,7 +69,7 @@ def comment(document: Data, *, link: str = "") -> str:
     kept = [c for c in changes if _grave(c, document)]
     rest = [c for c in changes if not _grave(c, document)]
     graver = [*_verdict(document), *_held(document["blocked"])]
-    tail = _tail(document, link)
+    tail = _tail(document)
     room = LIMIT - sum(map(_size, (head, graver, tail)))
     table = _table(kept, rest, max(room - _RESERVE, 0))
     room -= _size(table)
@@ -575,7 +572,8 @@ def _shortened(section: list[str], room: int) -> list[str] | None:
     return [*kept, f"- ... {len(section) - len(kept)} more in the document", ""]
 
 
-def _tail(document: Data, link: str) -> list[str]:
+def _tail(document: Data) -> list[str]:
+    link = document.get("link")
     where = f"[The whole document]({link})" if link else (
         f"The whole document: `bud plan --digest {document['digest']} --format json`"
     )  # fmt: skip

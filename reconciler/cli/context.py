@@ -6,7 +6,7 @@ import getpass
 import logging
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +15,11 @@ from typing import Any
 import click
 import orjson
 import structlog
+from structlog.typing import EventDict
 
 from reconciler.foundry import Foundry, open_foundry
 from reconciler.source import Checkout
+from schemas.errors import FoundryError
 from schemas.objects import Ref
 
 __all__ = ["Context", "actor", "object_of", "onto_option", "pass_context"]
@@ -33,21 +35,31 @@ class Context:
 
     @contextmanager
     def foundry(self) -> Iterator[Foundry]:
-        self.start_log()
         with open_foundry(self.repo, self.environment, self.state) as foundry:
-            yield foundry
+            self.start_log(foundry.mask)
+            try:
+                yield foundry
+            except FoundryError as error:
+                # A target's own words may quote what it was given.
+                error.args = tuple(foundry.mask(str(said)) for said in error.args)
+                raise
 
     @property
     def checkout(self) -> Checkout:
         return Checkout(self.repo)
 
-    def start_log(self) -> None:
+    def start_log(self, mask: Callable[[str], str]) -> None:
         """Structured lines on stderr: for people on a terminal, JSON elsewhere."""
         people = sys.stderr.isatty()
+
+        def masked(_logger: object, _level: str, event: EventDict) -> EventDict:
+            return {k: mask(v) if isinstance(v, str) else v for k, v in event.items()}
+
         structlog.configure(
             processors=[
                 structlog.processors.add_log_level,
                 structlog.processors.TimeStamper(fmt="iso", utc=True),
+                masked,
                 structlog.dev.ConsoleRenderer()
                 if people
                 else structlog.processors.JSONRenderer(),

@@ -195,7 +195,7 @@ async def _observe(
         with suppress(FoundryError):
             tree = await context.checkout.newest()
             return (await foundry.pipeline.prepare(tree)).observed
-        return await observe(foundry.pipeline.targets, keys)
+        return await observe(foundry.pipeline.targets, keys, foundry.mask)
 
 
 def _row(key: Key, live: Live) -> dict[str, str]:

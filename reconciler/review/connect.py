@@ -44,7 +44,7 @@ def connect(
         planner=Planner(
             pipeline=foundry.pipeline,
             trees=Trees(remote, branch, foundry.home.source),
-            describer=Describer(),
+            describer=Describer(foundry.mask),
             traffic=traffic,
         ),
         settings=settings,

@@ -13,13 +13,14 @@ import hashlib
 import shutil
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import orjson
+import structlog
 
 from reconciler.review.describe import HEADER, MAX_ANSWER
 from reconciler.values import Key, Rendered, Unit
@@ -28,7 +29,9 @@ from schemas.objects import Ref
 
 __all__ = ["Described", "Describer"]
 
+_log = structlog.get_logger("review")
 _SECONDS = 90.0
+_SAID_BYTES = 1 << 16
 _TREE = Path(__file__).resolve().parents[2]
 
 
@@ -46,7 +49,10 @@ class Described:
 class Describer:
     """One process, one question at a time; ``close`` it at the end."""
 
-    def __init__(self) -> None:
+    def __init__(self, mask: Callable[[str], str] = str) -> None:
+        """``mask`` takes secrets out of what the process says on its stderr."""
+        self._mask = mask
+        self._listening: asyncio.Task[None] | None = None
         self._process: asyncio.subprocess.Process | None = None
         self._home: str | None = None
         self._turn = asyncio.Lock()
@@ -127,9 +133,17 @@ class Describer:
             env={"HOME": self._home, "PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"},
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
             limit=1 << 20,
         )
+        self._listening = asyncio.ensure_future(self._listen(self._process.stderr))
         return self._process
+
+    async def _listen(self, said: asyncio.StreamReader | None) -> None:
+        """What goes wrong in there may quote what was read."""
+        assert said is not None, "it was started with pipes"
+        while part := await said.read(_SAID_BYTES):
+            _log.warning("planner", said=self._mask(part.decode(errors="replace")))
 
     async def _end(self) -> None:
         process, self._process = self._process, None
@@ -137,6 +151,9 @@ class Describer:
             with suppress(ProcessLookupError):
                 process.kill()
             await process.wait()
+        if self._listening is not None:
+            await self._listening  # ends with the pipe
+            self._listening = None
         if self._home is not None:
             await asyncio.to_thread(shutil.rmtree, self._home, ignore_errors=True)
             self._home = None

@@ -8,7 +8,7 @@ goes into the ledger.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -160,6 +160,8 @@ class Reviewer:
             return
         if known is not None and await self._is_being_merged(known, planned.merge):
             return
+        # A part of the document, so that it reads the same wherever it is printed.
+        planned.document["link"] = self._link(planned.plan.digest)
         review = self.planner.review_of(planned, pull.number, self.settings.expires)
         # Kept before it is shown: an approval must never outrun its plan.
         self.store.save_plan(planned.plan.digest, planned.plan.canonical())
@@ -179,9 +181,7 @@ class Reviewer:
 
     async def write(self, review: Review, document: Mapping[str, Any]) -> Note:
         """Our one comment on a pull request, found again by its first line."""
-        return await self._write(
-            review.pull, comment(document, link=self._link(review))
-        )
+        return await self._write(review.pull, comment(document))
 
     async def _write(self, number: int, text: str) -> Note:
         us, first = (
@@ -232,10 +232,14 @@ class Reviewer:
     async def _say_why(self, pull: PullRequest) -> None:
         review = self.store.reviews.of_pull(pull.number)
         reasons = (await self.judged(review)).reasons if review else ("it has no plan",)
-        lines = [f"- {safe(reason)}" for reason in reasons or ("nothing is missing",)]
-        await self.forge.write_note(
-            pull.number, "\n".join(["What it waits for:", "", *lines])
+        await self._answer(
+            pull, "What it waits for:", reasons or ("nothing is missing",)
         )
+
+    async def _answer(self, pull: PullRequest, title: str, said: Iterable[str]) -> None:
+        mask = self.planner.pipeline.mask
+        lines = [f"- {safe(mask(reason))}" for reason in said]
+        await self.forge.write_note(pull.number, "\n".join([title, "", *lines]))
 
     async def _apply(self, pull: PullRequest, note: Note, asked: Command) -> None:
         """Merge exactly what was approved; the daemon applies what is merged."""
@@ -252,10 +256,7 @@ class Reviewer:
         if why:
             said = "; ".join(why)
             self.record(note.author, f"refuse /bud apply on #{pull.number}: {said}")
-            lines = [f"- {safe(reason)}" for reason in why]
-            await self.forge.write_note(
-                pull.number, "\n".join(["Not applied:", "", *lines])
-            )
+            await self._answer(pull, "Not applied:", why)
         elif pull.open:
             await self.forge.merge(pull.number, pull.head)
 
@@ -278,15 +279,15 @@ class Reviewer:
         self, pull: PullRequest, state: Any, said: str, review: Review | None = None
     ) -> None:
         text = self.planner.pipeline.mask(said)
-        link = self._link(review) if review else ""
+        link = self._link(review.digest) if review else ""
         if self._statuses.get(pull.head) != (state, text, link):
             await self.forge.set_status(pull.head, self.context, state, text, link)
             self._statuses[pull.head] = state, text, link
 
-    def _link(self, review: Review) -> str:
+    def _link(self, digest: str) -> str:
         if self.settings.public_url is None:
             return ""
-        return f"{self.settings.public_url}/plans/{review.digest}"
+        return f"{self.settings.public_url}/plans/{digest}"
 
 
 def _names(review: Review, digest: str) -> bool:

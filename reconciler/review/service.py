@@ -60,7 +60,8 @@ async def _look(
             for number in sorted(pulls):
                 await _one(reviewer, number)
         except FoundryError as error:
-            _log.warning("cannot review", error=str(error))
+            mask = reviewer.planner.pipeline.mask
+            _log.warning("cannot review", error=mask(str(error)))
         if not timed_out:
             moved()
         # Jitter: a fleet of daemons must not ask a forge in the same second.
@@ -77,4 +78,5 @@ async def _one(reviewer: Reviewer, number: int) -> None:
     try:
         await reviewer.look(number)
     except FoundryError as error:
-        _log.warning("cannot review", pull=number, error=str(error))
+        mask = reviewer.planner.pipeline.mask
+        _log.warning("cannot review", pull=number, error=mask(str(error)))

@@ -25,7 +25,7 @@ def test_a_log_outlives_the_stderr_it_was_started_with() -> None:
     )
     lent, own = io.StringIO(), io.StringIO()
     with redirect_stderr(lent):
-        context.start_log()
+        context.start_log(str)
     lent.close()
     with redirect_stderr(own):
         structlog.get_logger().info("applied")

@@ -102,11 +102,15 @@ class Bench:
 
 @asynccontextmanager
 async def bench(
-    folder: Path, describer: Describer, *, count: int = 0
+    folder: Path,
+    describer: Describer,
+    *,
+    count: int = 0,
+    mask: Mask | None = None,
+    target: MemoryTarget | None = None,
 ) -> AsyncIterator[Bench]:
     """``count`` more endpoints lie beside the one that changes."""
-    clock = Clock()
-    target = MemoryTarget("local")
+    clock, target = Clock(), target or MemoryTarget("local")
     await git("init", "-q", "--bare", str(folder / "remote.git"), cwd=folder)
     remote = (folder / "remote.git").as_uri()
     work = Checkout(folder / "work")
@@ -114,7 +118,7 @@ async def bench(
     with store_of(folder, clock) as store:
         targets = {"local": target, "gateway": MemoryTarget("gateway")}
         pipeline, forge = (
-            pipeline_of(store, clock, Mask(), targets),
+            pipeline_of(store, clock, mask or Mask(), targets),
             MemoryForge(clock()),
         )
         reviewer = reviewer_of(
