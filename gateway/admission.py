@@ -14,7 +14,8 @@ from typing import Any
 
 from gateway.accounts import reserve
 from gateway.exchange import Exchange
-from gateway.limits import Amounts, Limiter, Slices
+from gateway.limits import Amounts, Limiter, Purse, Slices, settle, take
+from gateway.snapshot import Key, Route
 
 __all__ = ["Admission"]
 
@@ -29,28 +30,36 @@ class Admission:
     ) -> None:
         self._tell, self._begin = tell, begin
         self._slices = Slices()
-        self._waiting: dict[str, deque[tuple[Exchange, Limiter]]] = {}
+        self._purses: dict[tuple[Key, Route], Purse] = {}
+        self._waiting: dict[str, deque[tuple[Exchange, Limiter, Purse]]] = {}
         """By limiter: who waits for its answer, the asked-for one first."""
 
     def admit(self, exchange: Exchange) -> None:
         """Begin it, or let it wait for what it needs."""
-        limiters = exchange.key.limiters + exchange.route.limiters
-        if not limiters:
+        key, route, request = exchange.key, exchange.route, exchange.request
+        if not key.limiters and not route.limiters:
             self._begin(exchange)
             return
-        request = exchange.request
-        exchange.reserved = reserve(request.document, request.raw, exchange.route.price)
-        self._try(exchange, limiters)
+        exchange.reserved = reserve(request.document, request.raw, route.price)
+        purse = self._purses.get((key, route))
+        if purse is None:
+            purse = self._slices.purse(key.limiters + route.limiters)
+            self._purses[key, route] = purse
+        self._try(exchange, purse)
 
-    def _try(self, exchange: Exchange, limiters: tuple[Limiter, ...]) -> None:
-        lacking = self._slices.take(limiters, exchange.reserved)
+    def forget(self) -> None:
+        """Hear that keys and routes are others from now on."""
+        self._purses.clear()
+
+    def _try(self, exchange: Exchange, purse: Purse) -> None:
+        lacking = take(purse, exchange.reserved)
         if lacking is None:
             # From here on it holds something, and gives it back when it is over.
-            exchange.limiters = limiters
+            exchange.purse = purse
             self._begin(exchange)
             return
         queue = self._waiting.setdefault(lacking.id, deque())
-        queue.append((exchange, lacking))
+        queue.append((exchange, lacking, purse))
         if len(queue) == 1:
             self._ask(lacking, exchange)
 
@@ -65,7 +74,7 @@ class Admission:
         self._slices.put(name, amount)
         queue = self._waiting.pop(name, deque())
         if amount == 0 and queue:
-            exchange, limiter = queue.popleft()
+            exchange, limiter, _ = queue.popleft()
             if not exchange.over and reachable:
                 exchange.deny(limiter, retry_after_s)
             elif not exchange.over:
@@ -75,13 +84,13 @@ class Admission:
                     code="limits_unavailable",
                     lines=b"retry-after: 1\r\n",
                 )
-        for exchange, _ in queue:
+        for exchange, _, purse in queue:
             if not exchange.over:
-                self._try(exchange, exchange.key.limiters + exchange.route.limiters)
+                self._try(exchange, purse)
 
     def settle(self, exchange: Exchange, actual: Amounts) -> None:
         """Give back what a request that is over did not use."""
-        self._slices.settle(exchange.limiters, exchange.reserved, actual)
+        settle(exchange.purse, exchange.reserved, actual)
 
     def give_back(self) -> None:
         """Return what nobody has needed since the last call."""

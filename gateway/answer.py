@@ -17,6 +17,7 @@ from gateway.sse import StreamScanner
 from gateway.usage import Usage, find_usage
 
 __all__ = [
+    "TAIL",
     "Answer",
     "Framing",
     "Malformed",
@@ -36,7 +37,7 @@ MAX_TRANSLATED = 8 << 20
 """An answer that must be translated is held whole, up to this."""
 # What a translator meets when an upstream does not keep to its own API.
 _WRONG_SHAPE = (AttributeError, IndexError, KeyError, TypeError, ValueError)
-_TAIL = 4096
+TAIL = 4096
 """Enough of a passed answer's end to hold its usage object."""
 
 # What a client is told of an upstream's head. The rest is about the upstream's
@@ -58,10 +59,17 @@ class UpstreamHead(NamedTuple):
     status: int
     fields: dict[bytes, bytes]
     """Lower-case names, those in `READ`."""
+    told: bytes
+    """The lines of it that a client is told."""
+
+    @classmethod
+    def of(cls, status: int, fields: dict[bytes, bytes]) -> UpstreamHead:
+        told = [b"%b: %b\r\n" % item for item in fields.items() if item[0] in PASSED]
+        return cls(status, fields, b"".join(told))
 
     def with_length(self, length: int) -> UpstreamHead:
         fields = {**self.fields, b"content-length": b"%d" % length}
-        return UpstreamHead(self.status, fields)
+        return self._replace(fields=fields)
 
     @property
     def event_stream(self) -> bool:
@@ -70,26 +78,17 @@ class UpstreamHead(NamedTuple):
 
 
 class Framing:
-    """How the client can be answered, and what each answer tells it."""
+    """How a client can be answered."""
 
-    __slots__ = ("chunked", "keep_alive", "lines")
+    __slots__ = ("chunked", "keep_alive")
 
-    def __init__(self, lines: bytes, *, keep_alive: bool, chunked: bool) -> None:
-        self.lines = lines
-        """Fields of every answer to this request, each line with its CRLF."""
+    def __init__(self, *, keep_alive: bool, chunked: bool) -> None:
         self.keep_alive, self.chunked = keep_alive, chunked
 
-    def head(self, upstream: UpstreamHead, *, length: int | None) -> bytes:
-        passed = b"".join(
-            [
-                b"%b: %b\r\n" % item
-                for item in upstream.fields.items()
-                if item[0] in PASSED
-            ]
-        )
+    def head(self, status: int, lines: bytes, *, length: int | None) -> bytes:
         return response_head(
-            upstream.status,
-            passed + self.lines,
+            status,
+            lines,
             length=length,
             keep_alive=self.keep_alive,
             chunked=self.chunked,
@@ -130,6 +129,7 @@ class PlainAnswer:
     __slots__ = (
         "_framing",
         "_length",
+        "_lines",
         "_parts",
         "_size",
         "_translated",
@@ -140,9 +140,14 @@ class PlainAnswer:
     )
 
     def __init__(
-        self, head: UpstreamHead, framing: Framing, translation: Translation = PLAIN
+        self,
+        head: UpstreamHead,
+        framing: Framing,
+        lines: bytes,
+        translation: Translation = PLAIN,
     ) -> None:
         self.head, self._framing = head, framing
+        self._lines = head.told + lines
         self._translation = translation
         self._translated = translation is not PLAIN
         self._parts: list[bytes] = []
@@ -162,7 +167,7 @@ class PlainAnswer:
     def feed(self, data: bytes) -> bytes:
         self._parts.append(data)
         if self.committed:
-            self._parts = [self.body[-_TAIL:]]
+            self._parts = [self.body[-TAIL:]]
             return self._framed(data)
         self._size += len(data)
         if self._size <= HOLD_BYTES:
@@ -173,17 +178,19 @@ class PlainAnswer:
             return b""
         self.committed = True
         body = self.body
-        self._parts = [body[-_TAIL:]]
-        return self._framing.head(self.head, length=self._length) + self._framed(body)
+        self._parts = [body[-TAIL:]]
+        head = self._framing.head(self.head.status, self._lines, length=self._length)
+        return head + self._framed(body)
 
     def end(self) -> bytes:
         body = self._translate() if self._translated else self.body
         if not self.committed:
             self.committed = True
             if not self._translated:
-                self.usage = find_usage(body[-_TAIL:])
-            return self._framing.head(self.head, length=len(body)) + body
-        self.usage = find_usage(body[-_TAIL:])
+                self.usage = find_usage(body[-TAIL:])
+            status, length = self.head.status, len(body)
+            return self._framing.head(status, self._lines, length=length) + body
+        self.usage = find_usage(body[-TAIL:])
         return LAST_CHUNK if self._is_chunked else b""
 
     def _translate(self) -> bytes:
@@ -191,7 +198,7 @@ class PlainAnswer:
         try:
             if way.inward is not None:
                 body = way.inward(body, status)
-            self.usage = find_usage(body[-_TAIL:])
+            self.usage = find_usage(body[-TAIL:])
             return way.outward(body, status) if way.outward is not None else body
         except _WRONG_SHAPE as error:
             raise Malformed("not in the shape of its API") from error
@@ -215,6 +222,7 @@ class StreamAnswer:
         "_framing",
         "_held",
         "_inward",
+        "_lines",
         "_outward",
         "_raw",
         "_scanner",
@@ -227,6 +235,7 @@ class StreamAnswer:
         self,
         head: UpstreamHead,
         framing: Framing,
+        lines: bytes,
         translation: Translation = PLAIN,
         *,
         hide_usage: bool,
@@ -237,7 +246,8 @@ class StreamAnswer:
         self._outward = translation.outward_events
         if self._inward is not None:
             fields = {**head.fields, b"content-type": _EVENTS}
-            self.head = UpstreamHead(head.status, fields)
+            self.head = UpstreamHead.of(head.status, fields)
+        self._lines = self.head.told + lines
         self._scanner = StreamScanner(hide_usage=hide_usage)
         self._raw = False
         """Committed, and the client gets the upstream's own events, chunked."""
@@ -289,7 +299,8 @@ class StreamAnswer:
         self.committed = True
         translated = self._inward is not None or self._outward is not None
         self._raw = self._framing.chunked and not translated
-        return self._framing.head(self.head, length=None) + self._framed(held)
+        head = self._framing.head(self.head.status, self._lines, length=None)
+        return head + self._framed(held)
 
     def end(self) -> bytes:
         out = b"" if self.committed else self.commit()

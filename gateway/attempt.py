@@ -10,12 +10,20 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from gateway.answer import Answer, Malformed, PlainAnswer, StreamAnswer, UpstreamHead
+from gateway.answer import (
+    TAIL,
+    Answer,
+    Malformed,
+    PlainAnswer,
+    StreamAnswer,
+    UpstreamHead,
+)
 from gateway.dialects.choose import body_for, head_for, translation
 from gateway.health import Health
-from gateway.openai import BadRequest, Source
+from gateway.openai import BadRequest, Source, upstream_body
 from gateway.ports import Connection
 from gateway.snapshot import Choice
+from gateway.usage import find_usage
 from gateway.verdict import verdict_of
 
 if TYPE_CHECKING:
@@ -87,14 +95,17 @@ class Attempt:
         if request.source is not None:
             self._stream_out(request.source, connection)
             return
-        try:
-            body = body_for(request, choice.target)
-        except BadRequest as bad:
-            # It was lent for nothing: not a byte was sent on it.
-            self.stop("unsaid", sound=None)
-            exchange.refuse(bad.status, str(bad), code=bad.code or "unsupported")
-            return
-        head = head_for(request, choice, body, now=self._runtime.wall())
+        if choice.plain:
+            head, body = choice.head, upstream_body(request, choice.target.model)
+        else:
+            try:
+                body = body_for(request, choice.target)
+            except BadRequest as bad:
+                # It was lent for nothing: not a byte was sent on it.
+                self.stop("unsaid", sound=None)
+                exchange.refuse(bad.status, str(bad), code=bad.code or "unsupported")
+                return
+            head = head_for(request, choice, body, now=self._runtime.wall())
         connection.send(
             b"%b%bx-request-id: %b\r\ncontent-type: application/json\r\n"
             b"content-length: %d\r\n\r\n%b"
@@ -104,9 +115,8 @@ class Attempt:
 
     def _stream_out(self, source: Source, connection: Connection) -> None:
         """Send a body that is not held."""
-        exchange, (target, address) = self._exchange, self.choice
-        model = target.model or exchange.request.model
-        head = target.upstream.heads[address.url, exchange.request.op]
+        exchange, choice = self._exchange, self.choice
+        model = choice.target.model or exchange.request.model
         length = source.length(model)
         framing = (
             b"transfer-encoding: chunked"
@@ -116,7 +126,7 @@ class Attempt:
         kind = source.kind.encode()
         connection.send(
             b"%b%bx-request-id: %b\r\ncontent-type: %b\r\n%b\r\n\r\n"
-            % (head, exchange.trace, exchange.request_id, kind, framing),
+            % (choice.head, exchange.trace, exchange.request_id, kind, framing),
             self,
         )
         connection.upload(source.read(model), chunked=length is None)
@@ -131,18 +141,21 @@ class Attempt:
     def answered(self, head: UpstreamHead) -> None:
         """The head of an answer is here."""
         self._heard_at = self._last_at = self._runtime.now()
-        exchange, target = self._exchange, self.choice.target
+        exchange, lines = self._exchange, self._lines()
         framing, request = exchange.framing, exchange.request
-        framing.lines = b"x-request-id: %b\r\n%bx-bud-tries: %d\r\n" % (
-            exchange.request_id,
-            target.lines,
-            exchange.tries,
-        )
-        way = translation(request, target)
+        way = translation(request, self.choice.target)
         self.answer = (
-            StreamAnswer(head, framing, way, hide_usage=not request.wants_usage)
+            StreamAnswer(head, framing, lines, way, hide_usage=not request.wants_usage)
             if head.event_stream
-            else PlainAnswer(head, framing, way)
+            else PlainAnswer(head, framing, lines, way)
+        )
+
+    def _lines(self) -> bytes:
+        """Tell the client who answered."""
+        return b"x-request-id: %b\r\n%bx-bud-tries: %d\r\n" % (
+            self._exchange.request_id,
+            self.choice.target.lines,
+            self._exchange.tries,
         )
 
     def received(self, data: bytes) -> None:
@@ -168,6 +181,20 @@ class Attempt:
         self._last_at = self._runtime.now()
         self._exchange.client.write(framed)
         return True
+
+    def whole(self, head: UpstreamHead, body: bytes) -> None:
+        """An answer with status 200, and no stream, is here in one piece."""
+        exchange = self._exchange
+        if not self.choice.plain or exchange.request.client != "openai":
+            self.answered(head.with_length(len(body)))
+            self.received(body)
+            self.completed()
+            return
+        self._heard_at = self._runtime.now()
+        lines, length = head.told + self._lines(), len(body)
+        self._leave("ok", sound=True)
+        answer = exchange.framing.head(_OK, lines, length=length) + body
+        exchange.finish(answer, _OK, find_usage(body[-TAIL:]))
 
     def completed(self) -> None:
         """The answer is whole."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 import uuid
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from gateway.spool import (
 __all__ = ["Books"]
 
 _STATE = "state.json"
+_DAY_S = 86_400
 
 
 class Books:
@@ -112,22 +114,23 @@ class Books:
             if path.stat().st_size == tail.offset:
                 continue
             worker = self._workers.get(path.name.split(".")[0], 0)
+            # Windows are whole days: what is added up first needs no other.
+            costs: defaultdict[tuple[str, str, int], int] = defaultdict(int)
             for record in tail.read():
-                self._charge(record, worker)
+                day = int(record["at"] // _DAY_S)
+                costs[record["key"], record["route"], day] += record["cost_nano_usd"]
                 if self._hear is not None:
                     self._hear(record)
+            for (key, route, day), cost in costs.items():
+                self._charge(key, route, cost, worker=worker, at=day * _DAY_S)
         self._save()
 
-    def _charge(self, record: dict[str, Any], worker: int) -> None:
-        project = record["key"].partition("/")[0]
-        for scope in (
-            f"key {record['key']}",
-            f"project {project}",
-            f"route {record['route']}",
-        ):
-            self._authority.spent(
-                scope, record["cost_nano_usd"], worker=worker, at=record["at"]
-            )
+    def _charge(
+        self, key: str, route: str, cost: int, *, worker: int, at: float
+    ) -> None:
+        project = key.partition("/")[0]
+        for scope in (f"key {key}", f"project {project}", f"route {route}"):
+            self._authority.spent(scope, cost, worker=worker, at=at)
 
     def _save(self) -> None:
         state = orjson.dumps(

@@ -54,15 +54,14 @@ class Calls:
         self, key: Key, route: Route, request: Request, fields: Mapping[bytes, bytes]
     ) -> Call:
         worker, call = self._worker, Call()
-        request_id = request_id_of(fields) or worker.new_request_id()
-        lines = b"x-request-id: %b\r\n" % request_id
-        call.exchange = worker.exchange(
+        call.exchange = Exchange(
+            worker,
             call,
             key=key,
             route=route,
             request=request,
-            request_id=request_id,
-            framing=Framing(lines, keep_alive=True, chunked=False),
+            request_id=request_id_of(fields) or worker.new_request_id(),
+            framing=Framing(keep_alive=True, chunked=False),
             trace=trace_lines(fields),
         )
         worker.admit(call.exchange)

@@ -242,7 +242,12 @@ def _route(
 def _choices(tiers: Iterable[Iterable[Target]], op: Op) -> Iterator[tuple[Choice, ...]]:
     for tier in tiers:
         places = tuple(
-            Choice(target, address)
+            Choice(
+                target,
+                address,
+                target.upstream.heads[address.url, op],
+                target.upstream.dialect not in DIALECTS,
+            )
             for target in tier
             if op in target.upstream.ops
             for address in target.upstream.addresses

@@ -31,9 +31,8 @@ from gateway.openai import (
     read_request,
     request_of,
 )
-from gateway.ports import Client as Party
 from gateway.ports import Runtime
-from gateway.snapshot import Key, Route, Snapshot
+from gateway.snapshot import Key, Snapshot
 
 __all__ = ["Downstream", "EdgeRuntime"]
 
@@ -55,22 +54,8 @@ class EdgeRuntime(Runtime, Protocol):
     draining: bool
 
     def new_request_id(self) -> bytes: ...
-    def exchange(
-        self,
-        client: Party,
-        *,
-        key: Key,
-        route: Route,
-        request: Request,
-        request_id: bytes,
-        framing: Framing,
-        trace: bytes,
-    ) -> Exchange:
-        """Make it, behind the gate if its route has one."""
-        ...
-
     def admit(self, exchange: Exchange) -> None:
-        """Start it, now or once its limits let it."""
+        """Start it, now or once its limits let it, behind the gate if it has one."""
         ...
 
     def joined(self, connection: Downstream) -> bool:
@@ -95,13 +80,11 @@ class Caller(NamedTuple):
     """The client's own."""
     trace: bytes
 
-    def holds(self, head: Head, snapshot: Snapshot, now: float) -> bool:
-        """Say whether all of it would be found again; ``now`` is the wall's time."""
+    def holds(self, runtime: Runtime) -> bool:
+        """Say whether all of it would be found again behind the same head."""
         expires = self.key.expires
-        return (
-            self.head is head
-            and self.snapshot is snapshot
-            and (expires is None or now < expires)
+        return self.snapshot is runtime.snapshot and (
+            expires is None or runtime.wall() < expires
         )
 
 
@@ -121,7 +104,7 @@ class Downstream(asyncio.Protocol):
         self._paused = self._advancing = self._lingering = False
         self._request_id = b""
         self._client: Client = "openai"
-        self._framing = Framing(b"", keep_alive=True, chunked=True)
+        self._framing = Framing(keep_alive=True, chunked=True)
         self._begun_at = self._quiet_since = runtime.now()
         self.slow_since: float | None = None
 
@@ -148,9 +131,15 @@ class Downstream(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._lingering:
             return
-        reader = self._reader
+        runtime, reader, caller = self._runtime, self._reader, self._caller
+        if caller is not None and self._exchange is None:
+            # Programs send one head again and again: then only the body is new.
+            body = reader.again(data)
+            if body is not None and len(body) <= HELD_BYTES and caller.holds(runtime):
+                self._repeat(caller, body)
+                return
         if not reader.received:
-            self._begun_at = self._runtime.now()
+            self._begun_at = runtime.now()
         reader.push(data)
         if self._exchange is None:
             self._advance()
@@ -188,7 +177,8 @@ class Downstream(asyncio.Protocol):
                 return False
             if not reader.read_body():
                 return False
-            self._serve()
+            assert self._caller is not None
+            self._serve(self._caller, reader.body())
         except Refused as refused:
             self._runtime.metrics.add(
                 "bud_gateway_refused_total", str(int(refused.status))
@@ -201,30 +191,42 @@ class Downstream(asyncio.Protocol):
                 refused.lines,
             )
         except BadRequest as bad:
-            self._runtime.metrics.add("bud_gateway_refused_total", str(int(bad.status)))
-            body = error_for(
-                self._client, bad.status, str(bad), code=bad.code, param=bad.param
-            )
-            self._reply(bad.status, body)
+            self._reject(bad)
         return self._reader.waiting > 0 and not self._lingering
+
+    def _repeat(self, caller: Caller, body: bytes) -> None:
+        """Serve a request that came whole, from whom the last one was from."""
+        self._begun_at = self._runtime.now()
+        self._frame(caller.head, caller.request_id)
+        try:
+            self._serve(caller, body)
+        except BadRequest as bad:
+            self._reject(bad)
+
+    def _reject(self, bad: BadRequest) -> None:
+        self._runtime.metrics.add("bud_gateway_refused_total", str(int(bad.status)))
+        body = error_for(
+            self._client, bad.status, str(bad), code=bad.code, param=bad.param
+        )
+        self._reply(bad.status, body)
 
     def _admit(self) -> bool:
         """Judge the head: is the body worth taking in?"""
-        head, runtime = self._reader.head, self._runtime
+        head, runtime, length = self._reader.head, self._runtime, self._reader.length
         assert head is not None
-        self._keep_alive = head.keep_alive and not runtime.draining
-        caller, length = self._caller, self._reader.length
+        caller, self._caller = self._caller, None
         if (
             caller is not None
+            and caller.head is head
             and length <= HELD_BYTES
-            and caller.holds(head, runtime.snapshot, runtime.wall())
+            and caller.holds(runtime)
         ):
-            self._frame(caller.request_id, head)
+            self._caller = caller
+            self._frame(head, caller.request_id)
             self._expect(head)
             return True
-        self._caller = None
         given = request_id_of(head.fields)
-        self._frame(given, head)
+        self._frame(head, given)
         self._client = "anthropic" if head.path == _MESSAGES else "openai"
         if _is_cold(head, length, runtime.snapshot.listener.max_body.bytes):
             self._hand_over()
@@ -253,13 +255,11 @@ class Downstream(asyncio.Protocol):
         self._expect(head)
         return True
 
-    def _frame(self, given: bytes | None, head: Head) -> None:
-        self._request_id = given or self._runtime.new_request_id()
-        self._framing = Framing(
-            b"x-request-id: %b\r\n" % self._request_id,
-            keep_alive=self._keep_alive,
-            chunked=not head.http10,
-        )
+    def _frame(self, head: Head, given: bytes | None) -> None:
+        runtime, framing = self._runtime, self._framing
+        self._request_id = given or runtime.new_request_id()
+        self._keep_alive = head.keep_alive and not runtime.draining
+        framing.keep_alive, framing.chunked = self._keep_alive, not head.http10
 
     def _expect(self, head: Head) -> None:
         expected = head.fields.get(b"expect")
@@ -291,13 +291,11 @@ class Downstream(asyncio.Protocol):
 
     # Answering.
 
-    def _serve(self) -> None:
-        caller = self._caller
-        assert caller is not None
+    def _serve(self, caller: Caller, body: bytes) -> None:
         if caller.op is not None:
-            self._start(caller, read_request(caller.op, self._reader.body()))
+            self._start(caller, read_request(caller.op, body))
         elif caller.client == "anthropic":
-            document = chat_request(read_object(self._reader.body()))
+            document = chat_request(read_object(body))
             raw = orjson.dumps(document)
             request = request_of("chat", raw, document, client="anthropic")
             self._start(caller, request)
@@ -313,7 +311,8 @@ class Downstream(asyncio.Protocol):
     def _start(self, caller: Caller, request: Request) -> None:
         key = caller.key
         route = route_of(key, request.model, request.op)
-        exchange = self._runtime.exchange(
+        self._exchange = exchange = Exchange(
+            self._runtime,
             self,
             key=key,
             route=route,
@@ -322,14 +321,15 @@ class Downstream(asyncio.Protocol):
             framing=self._framing,
             trace=caller.trace,
         )
-        self._exchange = exchange
         self._runtime.admit(exchange)
 
     def _reply(self, status: int, body: bytes, lines: bytes = b"") -> None:
         """Answer from here, without an exchange."""
+        request_id = self._request_id or self._runtime.new_request_id()
+        fields = b"%bx-request-id: %b\r\n%b" % (_JSON, request_id, lines)
         head = response_head(
             status,
-            _JSON + self._framing.lines + lines,
+            fields,
             length=len(body),
             keep_alive=self._keep_alive,
         )
@@ -354,6 +354,7 @@ class Downstream(asyncio.Protocol):
 
     def _ended(self) -> None:
         self._begun_at = self._quiet_since = self._runtime.now()
+        self._request_id = b""
         self._reader.next()
         transport = self._transport
         if transport is None or self._keep_alive:

@@ -14,8 +14,7 @@ from gateway.accounts import charge, estimate_input
 from gateway.answer import Framing
 from gateway.attempt import Attempt
 from gateway.dialects.choose import error_for
-from gateway.http1 import response_head
-from gateway.limits import Amounts, Limiter
+from gateway.limits import Amounts, Limiter, Purse
 from gateway.openai import WRITES_TOKENS, Request
 from gateway.ports import Client, Runtime, Settled
 from gateway.routing import choose
@@ -24,9 +23,9 @@ from gateway.usage import Usage
 
 __all__ = ["Exchange"]
 
-_OK = 200
+_OK, _BAD_GATEWAY = 200, 502
 _CLIENT_LEFT = 499  # as nginx says it
-_MADE = frozenset({_OK, 502})
+_NONE: frozenset[str] = frozenset()
 _NOTHING = Usage()
 _BACKOFF_S = 0.05
 _MAX_BACKOFF_S = 1.0
@@ -47,8 +46,8 @@ class Exchange:
         "framing",
         "identity",
         "key",
-        "limiters",
         "over",
+        "purse",
         "request",
         "request_id",
         "reserved",
@@ -80,9 +79,10 @@ class Exchange:
         self.started = runtime.now()
         self._deadline = self.started + route.timeouts.total
         self._hold_until: float | None = None
-        self._tried: set[str] = set()
+        self._tried = _NONE
         self._refused = self.over = False
-        self.limiters: tuple[Limiter, ...] = ()
+        self.purse: Purse = ()
+        """What it has taken from, and gives back to."""
         self.reserved: Amounts = {}
         self.slot: int | None = None
         self.identity = b""
@@ -143,19 +143,19 @@ class Exchange:
             pause = min(_BACKOFF_S * 2**self._fails, _MAX_BACKOFF_S)
             pause *= 0.5 + self.runtime.random() / 2
             self._fails += 1
-        self._tried.clear()
+        self._tried = _NONE
         self._refused = False
         self.runtime.wait(self, pause)
 
     def unreachable(self, attempt: Attempt) -> None:
         """Nobody listens there: it costs no try, but counts against the hold."""
         self._refused = True
-        self._tried.add(attempt.choice.address.url)
+        self._tried |= {attempt.choice.address.url}
         self.start()
 
     def failed(self, attempt: Attempt) -> None:
         """A try gave no answer that the client could have."""
-        self._tried.add(attempt.choice.address.url)
+        self._tried |= {attempt.choice.address.url}
         if self.tries >= self.route.attempts or not (
             self.runtime.retries(self.route).spend()
         ):
@@ -215,12 +215,8 @@ class Exchange:
         self._answer(status, b"content-type: application/json\r\n", body, lines)
 
     def _answer(self, status: int, kind: bytes, body: bytes, lines: bytes) -> None:
-        head = response_head(
-            status,
-            kind + self.framing.lines + lines,
-            length=len(body),
-            keep_alive=self.framing.keep_alive,
-        )
+        lines = b"%bx-request-id: %b\r\n%b" % (kind, self.request_id, lines)
+        head = self.framing.head(status, lines, length=len(body))
         self.finish(head + body, status, None)
 
     # Time, and a client that is slow or leaves.
@@ -287,7 +283,9 @@ class Exchange:
         if usage is None:
             usage = _NOTHING
             # Whoever reads half an answer, or leaves, has still had it made.
-            begun = attempt is not None and attempt.committed and status in _MADE
+            begun = attempt is not None and (
+                status == _OK or (status == _BAD_GATEWAY and attempt.committed)
+            )
             if self.request.op in WRITES_TOKENS and (
                 begun or (status == _CLIENT_LEFT and self.tries)
             ):

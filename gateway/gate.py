@@ -24,7 +24,6 @@ from gateway.exchange import Exchange
 from gateway.gating import Guard
 from gateway.http1 import LAST_CHUNK, chunk, response_head
 from gateway.judge import Judge, Unjudged
-from gateway.ports import Client
 from gateway.semantic import Neighbours, Place
 from gateway.sift import Sift, Span, redact
 from gateway.texts import Part, parts_of
@@ -43,10 +42,14 @@ _log = structlog.get_logger("gateway")
 class Gated(Call):
     """The client of one exchange, as the exchange sees it."""
 
-    def __init__(self, gate: Gate, client: Client, framing: Framing) -> None:
+    def __init__(self, gate: Gate, exchange: Exchange) -> None:
+        """Step between an exchange and its client."""
         super().__init__()
         self._gate = gate
-        self.client, self.framing = client, framing
+        self.exchange = exchange
+        self.client, exchange.client = exchange.client, self
+        self.framing = exchange.framing
+        exchange.framing = Framing(keep_alive=True, chunked=False)
         self.status = 0
         """Of its record; 0: it is not over."""
         self.begun = False

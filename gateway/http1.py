@@ -78,11 +78,23 @@ class Around(NamedTuple):
 
     def length_in(self, raw: bytes) -> int | None:
         """Read the length if ``raw`` is the same head; None: it is another."""
-        if not (raw.startswith(self.before) and raw.endswith(self.after)):
+        before, after = self
+        if not (raw.startswith(before) and raw.endswith(after)):
             return None
-        digits = raw[len(self.before) : len(raw) - len(self.after)]
+        digits = raw[len(before) : len(raw) - len(after)]
         # bytes.isdigit knows only ASCII's, and not the empty string.
         return int(digits) if digits.isdigit() and len(digits) <= _MAX_DIGITS else None
+
+    def body_in(self, data: bytes) -> bytes | None:
+        """Give the body if ``data`` is the same head and a whole body, and no more."""
+        before, after = self
+        if not data.startswith(before):
+            return None
+        begin = len(before)
+        end = data.find(after, begin, begin + _MAX_DIGITS + len(after))
+        digits, body = data[begin:end], data[end + len(after) :]
+        whole = end > 0 and digits.isdigit() and int(digits) == len(body)
+        return body if whole else None
 
 
 class RequestReader:
@@ -148,13 +160,22 @@ class RequestReader:
         raw, self._buffer = self.raw_head + self._buffer, b""
         return raw
 
+    def again(self, data: bytes) -> bytes | None:
+        """Give a request's body if its head is the last one and ``data`` all of it."""
+        around = self._around
+        if around is None or self.head is not None or self._buffer:
+            return None
+        body = around.body_in(data)
+        return body if body is not None and len(body) <= self._max_body else None
+
     def body(self) -> bytes:
         parts = self._body
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def next(self) -> None:
         """Forget the request that was read; the next one may be waiting."""
-        self._reset()
+        if self.head is not None:
+            self._reset()
 
     def read_head(self) -> bool:
         """Read the head if all of it is here.

@@ -10,7 +10,7 @@ next slice pays first. Pure: time is an argument.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Literal, NamedTuple, TypeAlias
@@ -22,8 +22,11 @@ __all__ = [
     "Grant",
     "Kind",
     "Limiter",
+    "Purse",
     "Slices",
+    "settle",
     "slice_of",
+    "take",
     "window_of",
 ]
 
@@ -72,49 +75,68 @@ class Limiter(NamedTuple):
                 return f"a budget of {self.limit / NANO:g} USD a {self.per}"
 
 
+class Held:
+    """What a worker holds of one limit; below zero it is in debt."""
+
+    __slots__ = ("amount",)
+
+    def __init__(self) -> None:
+        self.amount = 0
+
+
+Purse: TypeAlias = tuple[tuple[Kind, Held, Limiter], ...]
+"""What a worker holds of all limits that a request is under."""
+
+
 class Slices:
     """A worker's side: what it holds of each limit."""
 
     def __init__(self) -> None:
-        self._held: dict[str, int] = {}
+        self._held: dict[str, Held] = {}
         self._before: dict[str, int] = {}
         """What it held when `surplus` was last asked."""
 
-    def take(self, limiters: Sequence[Limiter], amounts: Amounts) -> Limiter | None:
-        """Take all that a request needs, or nothing; give the limiter that lacks it."""
-        held = self._held
-        for limiter in limiters:
-            if held.get(limiter.id, 0) < amounts[limiter.kind]:
-                return limiter
-        for limiter in limiters:
-            held[limiter.id] = held.get(limiter.id, 0) - amounts[limiter.kind]
-        return None
+    def held(self, name: str) -> Held:
+        held = self._held.get(name)
+        if held is None:
+            held = self._held[name] = Held()
+        return held
+
+    def purse(self, limiters: Iterable[Limiter]) -> Purse:
+        return tuple((one.kind, self.held(one.id), one) for one in limiters)
 
     def missing(self, limiter: Limiter, amount: int) -> int:
         """Count what must be granted before ``amount`` can be taken."""
-        return max(0, amount - self._held.get(limiter.id, 0))
+        return max(0, amount - self.held(limiter.id).amount)
 
     def put(self, name: str, amount: int) -> None:
         """Add a grant."""
-        self._held[name] = self._held.get(name, 0) + amount
-
-    def settle(
-        self, limiters: Iterable[Limiter], reserved: Amounts, actual: Amounts
-    ) -> None:
-        """Give back what was reserved and not used; what was used beyond is a debt."""
-        held = self._held
-        for limiter in limiters:
-            kind = limiter.kind
-            # It may be gone: `surplus` gave it back while the request ran.
-            held[limiter.id] = held.get(limiter.id, 0) + reserved[kind] - actual[kind]
+        self.held(name).amount += amount
 
     def surplus(self) -> Iterator[tuple[str, int]]:
         """Take out what is as it was the last time, to give it back."""
-        before, self._before = self._before, dict(self._held)
-        for name, held in self._before.items():
-            if held > 0 and before.get(name) == held:
-                del self._held[name]
-                yield name, held
+        before = self._before
+        self._before = {name: held.amount for name, held in self._held.items()}
+        for name, amount in self._before.items():
+            if amount > 0 and before.get(name) == amount:
+                self._held[name].amount = 0
+                yield name, amount
+
+
+def take(purse: Purse, amounts: Amounts) -> Limiter | None:
+    """Take all that a request needs, or nothing; give the limiter that lacks it."""
+    for kind, held, limiter in purse:
+        if held.amount < amounts[kind]:
+            return limiter
+    for kind, held, _ in purse:
+        held.amount -= amounts[kind]
+    return None
+
+
+def settle(purse: Purse, reserved: Amounts, actual: Amounts) -> None:
+    """Give back what was reserved and not used; what was used beyond is a debt."""
+    for kind, held, _ in purse:
+        held.amount += reserved[kind] - actual[kind]
 
 
 class Grant(NamedTuple):

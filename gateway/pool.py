@@ -18,6 +18,8 @@ from gateway.upstream import UpstreamConnection
 
 __all__ = ["Pool"]
 
+_OK = 200
+
 
 class Pool:
     """The connections to one address."""
@@ -33,7 +35,7 @@ class Pool:
         self.address = address
         self.loop, self._tls, self._wanted = loop, tls, wanted
         self.known: tuple[Around, UpstreamHead] | None = None
-        """The head that an answer had here last, for `take_whole`."""
+        """The head that an ordinary answer had here last: the next may be the same."""
         self._idle: list[UpstreamConnection] = []
         self._all: set[UpstreamConnection] = set()
         self._opening: set[asyncio.Task[None]] = set()
@@ -75,8 +77,9 @@ class Pool:
 
     def give_back(self, connection: UpstreamConnection) -> None:
         """Keep it for the next request, if there may be one."""
-        # A client that was slow at the end must not silence it for the next one.
-        connection.resume()
+        if connection.paused:
+            # Its client was slow at the end; the next one need not be.
+            connection.resume()
         if connection.usable and self._wanted(self.address.url):
             connection.idle_since = self.loop.time()
             self._idle.append(connection)
@@ -84,7 +87,9 @@ class Pool:
             connection.close()
 
     def learn(self, data: bytes, head: UpstreamHead) -> None:
-        """Keep the head of an answer that came whole; the next may be the same."""
+        """Keep the head of an answer that came whole, if it was an ordinary one."""
+        if head.status != _OK or head.event_stream:
+            return
         around = Around.of(data[: data.find(HEAD_END) + len(HEAD_END)])
         if around is not None:
             self.known = around, head

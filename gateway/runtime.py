@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 from gateway.accounts import amounts
 from gateway.addresses import AddressBook
 from gateway.admission import Admission
-from gateway.answer import Framing
 from gateway.cache import Cache, MemoryCache
 from gateway.calls import Calls
 from gateway.cold.app import ColdSide
@@ -28,11 +27,10 @@ from gateway.health import RetryBudget
 from gateway.inspector import Inspector
 from gateway.judge import Judge
 from gateway.metrics import Metrics
-from gateway.openai import Request
-from gateway.ports import Client, Settled
+from gateway.ports import Settled
 from gateway.recorder import Recorder, count
 from gateway.semantic import Neighbours
-from gateway.snapshot import Key, Route, Snapshot
+from gateway.snapshot import Route, Snapshot
 from gateway.tracing import traced
 
 if TYPE_CHECKING:
@@ -131,7 +129,7 @@ class Worker:
         if timer is not None:
             timer.cancel()
         count(self.metrics, exchange, outcome)
-        if exchange.limiters:
+        if exchange.purse:
             tokens = outcome.usage.input + outcome.usage.output
             used = amounts(tokens, outcome.cost, running=0)
             self._admission.settle(exchange, used)
@@ -151,43 +149,17 @@ class Worker:
         self._id_count += 1
         return b"req-%b%x" % (self._id_prefix, self._id_count)
 
-    def exchange(
-        self,
-        client: Client,
-        *,
-        key: Key,
-        route: Route,
-        request: Request,
-        request_id: bytes,
-        framing: Framing,
-        trace: bytes,
-    ) -> Exchange:
-        """Make an exchange, behind the gate if its route has one."""
-        gated = None
-        if request.op in route.gated:
-            client = gated = Gated(self._gate, client, framing)
-            framing = Framing(framing.lines, keep_alive=True, chunked=False)
-        span, telemetry = None, self.snapshot.listener.telemetry
-        if telemetry is not None:
-            trace, span = traced(trace, sample=telemetry.sample, random=self.random)
-        exchange = Exchange(
-            self,
-            client,
-            key=key,
-            route=route,
-            request=request,
-            request_id=request_id,
-            framing=framing,
-            trace=trace,
-        )
-        exchange.span = span
-        if gated is not None:
-            gated.exchange = exchange
-        return exchange
-
     def admit(self, exchange: Exchange) -> None:
+        route = exchange.route
+        if exchange.request.op in route.gated:
+            Gated(self._gate, exchange)
+        telemetry = self.snapshot.listener.telemetry
+        if telemetry is not None:
+            exchange.trace, exchange.span = traced(
+                exchange.trace, sample=telemetry.sample, random=self.random
+            )
         self._exchanges.add(exchange)
-        self.retries(exchange.route).earn()
+        self.retries(route).earn()
         self._admission.admit(exchange)
 
     def _begin(self, exchange: Exchange) -> None:
@@ -228,6 +200,7 @@ class Worker:
     def swap(self, snapshot: Snapshot) -> None:
         """Put a new snapshot in force; what is in flight stays undisturbed."""
         self.snapshot = snapshot
+        self._admission.forget()
         self._prepare()
         self._book.close_idle()
         for exchange in list(self._waiting):

@@ -89,6 +89,10 @@ class Choice(NamedTuple):
 
     target: Target
     address: Address
+    head: bytes
+    """The start of the head of a request for what is asked."""
+    plain: bool
+    """It speaks OpenAI's API: what others answer is translated."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,7 @@ import httptools
 
 from gateway.answer import READ, UpstreamHead
 from gateway.attempt import Attempt
-from gateway.http1 import HEAD_END, LAST_CHUNK, chunk
+from gateway.http1 import LAST_CHUNK, chunk
 
 if TYPE_CHECKING:
     from gateway.pool import Pool
@@ -24,7 +24,6 @@ __all__ = ["UpstreamConnection"]
 _MAX_FIELDS_BYTES = 64 * 1024
 _SIZE_LINE = 8
 """Bytes in which the size of an ordinary chunk and its line's end are found."""
-_OK = 200
 
 
 class UpstreamConnection(asyncio.Protocol):
@@ -37,7 +36,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._parser = httptools.HttpResponseParser(self)
         self.reused = False
         self.idle_since = 0.0
-        self._paused = False
+        self.paused = False
         self._writable = asyncio.Event()
         self._writable.set()
         self._uploading: asyncio.Task[None] | None = None
@@ -59,7 +58,8 @@ class UpstreamConnection(asyncio.Protocol):
     def send(self, data: bytes, attempt: Attempt) -> None:
         assert self._transport is not None
         self._attempt = attempt
-        self._begin()
+        if self._parsing:
+            self._begin()
         self._transport.write(data)
 
     def upload(self, parts: AsyncIterator[bytes], *, chunked: bool) -> None:
@@ -83,12 +83,12 @@ class UpstreamConnection(asyncio.Protocol):
 
     def pause(self) -> None:
         if self._transport is not None:
-            self._paused = True
+            self.paused = True
             self._transport.pause_reading()
 
     def resume(self) -> None:
-        if self._transport is not None and self._paused:
-            self._paused = False
+        if self._transport is not None and self.paused:
+            self.paused = False
             self._transport.resume_reading()
 
     # What the pool calls.
@@ -132,8 +132,16 @@ class UpstreamConnection(asyncio.Protocol):
             return
         if self._aligned and _is_one_chunk(data) and attempt.passed(data):
             return  # the parser is at the start of a chunk again
-        if self._parsing or not self._take_whole(data, attempt):
-            self._parse(data, attempt)
+        known = self._pool.known
+        if known is not None and not self._parsing and self._uploading is None:
+            around, head = known
+            body = around.body_in(data)
+            if body is not None:
+                self._attempt = None
+                self._pool.give_back(self)
+                attempt.whole(head, body)
+                return
+        self._parse(data, attempt)
 
     def _parse(self, data: bytes, attempt: Attempt) -> None:
         fresh, self._parsing = not self._parsing, True
@@ -163,29 +171,12 @@ class UpstreamConnection(asyncio.Protocol):
         self._attempt = None
         if self._end_upload() and self._keep and not self._extra:
             assert self._head is not None
-            if whole is not None and self._head.status == _OK:
+            if whole is not None:
                 self._pool.learn(whole, self._head)
             self._pool.give_back(self)
         else:
             self.close()
         attempt.completed()
-
-    def _take_whole(self, data: bytes, attempt: Attempt) -> bool:
-        """Take an answer in one piece, behind a head that was seen here before."""
-        known = self._pool.known
-        if known is None or self._uploading is not None:
-            return False
-        around, head = known
-        end = data.find(HEAD_END) + len(HEAD_END)
-        length = around.length_in(data[:end])
-        if length is None or length != len(data) - end:
-            return False
-        self._attempt = None
-        self._pool.give_back(self)
-        attempt.answered(head.with_length(length))
-        attempt.received(data[end:])
-        attempt.completed()
-        return True
 
     def _end_upload(self) -> bool:
         """Stop sending; true if nothing was left to send."""
@@ -216,7 +207,7 @@ class UpstreamConnection(asyncio.Protocol):
     def on_headers_complete(self) -> None:
         status = self._parser.get_status_code()
         if status >= 200 and not self._complete:  # noqa: PLR2004  below: interim
-            self._head = UpstreamHead(status, self._fields)
+            self._head = UpstreamHead.of(status, self._fields)
 
     def on_body(self, part: bytes) -> None:
         if not self._extra:

@@ -57,8 +57,8 @@ SEEDS = {
 }
 SEEDS["answer"] = SEEDS["events"]
 SECONDS, MEMORY_MIB, LONGEST = 60, 768, 4096
-STREAM = Head(200, {b"content-type": b"text/event-stream"})
-PLAIN = Head(200, {b"content-type": b"application/json"})
+STREAM = Head.of(200, {b"content-type": b"text/event-stream"})
+PLAIN = Head.of(200, {b"content-type": b"application/json"})
 
 
 def halves(data: bytes) -> tuple[bytes, list[bytes]]:
@@ -111,11 +111,11 @@ def fuzz_events(data: bytes) -> None:
 def fuzz_answer(data: bytes) -> None:
     _, parts = halves(data)
     for head in (STREAM, PLAIN):
-        framing = Framing(b"", keep_alive=True, chunked=True)
+        framing = Framing(keep_alive=True, chunked=True)
         answer = (
-            StreamAnswer(head, framing, hide_usage=True)
+            StreamAnswer(head, framing, b"", hide_usage=True)
             if head is STREAM
-            else PlainAnswer(head, framing)
+            else PlainAnswer(head, framing, b"")
         )
         try:
             for part in parts:

@@ -12,7 +12,7 @@ from typing import NamedTuple, TypeAlias
 from gateway.dialects import StreamTranslator, anthropic_client, responses_client
 from gateway.dialects.registry import DIALECTS
 from gateway.dialects.sigv4 import sign
-from gateway.openai import BadRequest, Client, Request, error_body, upstream_body
+from gateway.openai import BadRequest, Client, Request, error_body
 from gateway.snapshot import Choice, Target
 
 __all__ = ["Translation", "body_for", "error_for", "head_for", "translation"]
@@ -34,15 +34,12 @@ PLAIN = Translation()
 
 
 def body_for(request: Request, target: Target) -> bytes:
-    """Write the body for an upstream.
+    """Write the body for an upstream that speaks another API than OpenAI's.
 
     Raises:
         BadRequest: the upstream's dialect cannot say it.
     """
-    dialect = DIALECTS.get(target.upstream.dialect)
-    if dialect is None:
-        return upstream_body(request, target.model)
-    way = dialect.ways[request.op]
+    way = DIALECTS[target.upstream.dialect].ways[request.op]
     try:
         return way.request(request.document, target.model or request.model)
     except (AttributeError, KeyError, TypeError) as error:
@@ -54,14 +51,11 @@ def body_for(request: Request, target: Target) -> bytes:
 def head_for(request: Request, choice: Choice, body: bytes, *, now: float) -> bytes:
     """Write the start of a head; ``now`` in seconds since the epoch."""
     upstream = choice.target.upstream
-    head = upstream.heads[choice.address.url, request.op]
-    dialect = DIALECTS.get(upstream.dialect)
-    if dialect is None:
-        return head
+    dialect = DIALECTS[upstream.dialect]
     model = choice.target.model or request.model
     below = dialect.ways[request.op].target(model, stream=request.stream)
     path = choice.address.prefix.decode() + below
-    line = b"POST %b HTTP/1.1\r\n%b" % (path.encode(), head)
+    line = b"POST %b HTTP/1.1\r\n%b" % (path.encode(), choice.head)
     if upstream.signing is None:
         return line
     secret, region = upstream.signing

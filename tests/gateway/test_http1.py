@@ -42,6 +42,11 @@ def read_all(parts: list[bytes]) -> tuple[list[tuple[Any, ...]], HTTPStatus | No
     reader = RequestReader(**LIMITS)
     got: list[tuple[Any, ...]] = []
     for part in parts:
+        body = reader.again(part)
+        if body is not None:
+            assert reader._known is not None
+            got.append((*reader._known, body))
+            continue
         reader.push(part)
         while True:
             try:

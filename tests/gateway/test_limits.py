@@ -10,7 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.accounts import Price, amounts, charge, reserve
-from gateway.limits import NANO, Authority, Grant, Limiter, Slices, window_of
+from gateway.limits import (
+    NANO,
+    Authority,
+    Grant,
+    Limiter,
+    Slices,
+    settle,
+    take,
+    window_of,
+)
 from gateway.usage import Usage
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC).timestamp()
@@ -27,7 +36,7 @@ class Office:
     def admit(self, worker: int, amount: int, now: float) -> bool:
         slices, limiter = self.workers[worker], self.limiter
         need = {limiter.kind: amount}
-        if slices.take([limiter], need) is None:
+        if take(slices.purse([limiter]), need) is None:
             return True
         grant = self.authority.grant(
             limiter,
@@ -37,11 +46,12 @@ class Office:
             now=now,
         )
         slices.put(limiter.id, grant.amount)
-        return slices.take([limiter], need) is None
+        return take(slices.purse([limiter]), need) is None
 
     def settle(self, worker: int, reserved: int, actual: int) -> None:
         kind = self.limiter.kind
-        self.workers[worker].settle([self.limiter], {kind: reserved}, {kind: actual})
+        purse = self.workers[worker].purse([self.limiter])
+        settle(purse, {kind: reserved}, {kind: actual})
 
     def give_back(self, worker: int) -> None:
         for name, amount in self.workers[worker].surplus():
@@ -188,6 +198,7 @@ def test_what_is_reserved_grows_with_what_may_be_answered() -> None:
 def test_what_costs_nothing_needs_no_slice_of_a_budget() -> None:
     slices, budget = Slices(), Limiter.of("key a/b", "budget", 100)
     free = amounts(7, 0, running=1)
-    assert slices.take([budget], free) is None
-    slices.settle([budget], free, free)
+    purse = slices.purse([budget])
+    assert take(purse, free) is None
+    settle(purse, free, free)
     assert not list(slices.surplus())

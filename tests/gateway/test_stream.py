@@ -18,7 +18,8 @@ DONE = b"data: [DONE]\n\n"
 PLAIN = [delta(role="assistant"), delta("é\n\n"), delta('"usage": {"'), delta("b")]
 WITH_USAGE = [*PLAIN, delta(finish="stop"), usage_event(7, 3), DONE]
 CRLF = [part.replace(b"\n\n", b"\r\n\r\n") for part in WITH_USAGE]
-HEAD = UpstreamHead(200, {b"content-type": b"text/event-stream"})
+LINES = b"x-request-id: r\r\n"
+HEAD = UpstreamHead.of(200, {b"content-type": b"text/event-stream"})
 cuts = st.lists(st.integers(0, 2000), max_size=12)
 
 
@@ -28,7 +29,7 @@ def pieces(data: bytes, at: list[int]) -> list[bytes]:
 
 
 def framing(*, chunked: bool = True) -> Framing:
-    return Framing(b"x-request-id: r\r\n", keep_alive=True, chunked=chunked)
+    return Framing(keep_alive=True, chunked=chunked)
 
 
 def unchunked(data: bytes) -> bytes:
@@ -54,7 +55,7 @@ def body_of(answer: bytes) -> bytes:
 
 @given(cuts)
 def test_events_pass_unchanged_wherever_they_are_cut(at: list[int]) -> None:
-    answer = StreamAnswer(HEAD, framing(), hide_usage=False)
+    answer = StreamAnswer(HEAD, framing(), LINES, hide_usage=False)
     out = b"".join(answer.feed(part) for part in pieces(b"".join(WITH_USAGE), at))
     assert body_of(out + answer.end()) == b"".join(WITH_USAGE)
     assert answer.usage == Usage(7, 3)
@@ -64,7 +65,7 @@ def test_events_pass_unchanged_wherever_they_are_cut(at: list[int]) -> None:
 @given(cuts, st.booleans())
 def test_hidden_usage_leaves_no_trace_and_is_counted(at: list[int], crlf: bool) -> None:
     parts = CRLF if crlf else WITH_USAGE
-    answer = StreamAnswer(HEAD, framing(), hide_usage=True)
+    answer = StreamAnswer(HEAD, framing(), LINES, hide_usage=True)
     out = b"".join(answer.feed(part) for part in pieces(b"".join(parts), at))
     kept = [part for part in parts if b'"prompt_tokens"' not in part]
     assert body_of(out + answer.end()) == b"".join(kept)
@@ -76,7 +77,7 @@ def test_a_stream_that_breaks_ends_at_an_event_and_says_so(
     at: list[int], end: int
 ) -> None:
     whole = b"".join(PLAIN)
-    answer = StreamAnswer(HEAD, framing(), hide_usage=True)
+    answer = StreamAnswer(HEAD, framing(), LINES, hide_usage=True)
     out = b"".join(answer.feed(part) for part in pieces(whole[:end], at))
     if not answer.committed:
         assert out == b""  # another upstream can still take over
@@ -92,7 +93,7 @@ def test_a_stream_that_breaks_ends_at_an_event_and_says_so(
 
 @given(cuts)
 def test_nothing_is_committed_before_content(at: list[int]) -> None:
-    answer = StreamAnswer(HEAD, framing(), hide_usage=True)
+    answer = StreamAnswer(HEAD, framing(), LINES, hide_usage=True)
     lead = b": hello\n\n" + delta(role="assistant") + event({"choices": []})
     assert all(answer.feed(part) == b"" for part in pieces(lead, at))
     assert not answer.committed
@@ -107,7 +108,7 @@ RESPONSES = [
 
 
 def test_life_signs_of_the_responses_api_are_not_content() -> None:
-    answer = StreamAnswer(HEAD, framing(), hide_usage=True)
+    answer = StreamAnswer(HEAD, framing(), LINES, hide_usage=True)
     assert [answer.feed(part) for part in RESPONSES] == [b"", b""]
     assert answer.feed(event({"type": "response.output_text.delta", "delta": "x"}))
     usage = {"input_tokens": 5, "output_tokens": 2, "output_tokens_details": {}}
@@ -125,7 +126,7 @@ def test_life_signs_of_the_responses_api_are_not_content() -> None:
     ],
 )
 def test_an_error_before_content_is_no_answer(failure: bytes) -> None:
-    answer = StreamAnswer(HEAD, framing(), hide_usage=True)
+    answer = StreamAnswer(HEAD, framing(), LINES, hide_usage=True)
     assert answer.feed(failure) == b""
     assert answer.error is not None
     assert "boom" in answer.error
@@ -143,7 +144,7 @@ def test_an_event_without_end_is_not_held_for_ever() -> None:
 
 
 def test_an_http_1_0_client_gets_no_chunks() -> None:
-    answer = StreamAnswer(HEAD, framing(chunked=False), hide_usage=True)
+    answer = StreamAnswer(HEAD, framing(chunked=False), LINES, hide_usage=True)
     out = answer.feed(delta("x")) + answer.end()
     assert out.endswith(b"\r\n\r\n" + delta("x"))
     assert b"chunked" not in out
@@ -158,7 +159,7 @@ def test_a_plain_answer_is_whole_whatever_its_size(
     fields = {b"content-type": b"application/json"}
     if sized:
         fields[b"content-length"] = b"%d" % size
-    answer = PlainAnswer(UpstreamHead(200, fields), framing())
+    answer = PlainAnswer(UpstreamHead.of(200, fields), framing(), LINES)
     out = b"".join(answer.feed(body[i : i + piece]) for i in range(0, size, piece))
     head, _, rest = (out + answer.end()).partition(b"\r\n\r\n")
     if b"chunked" in head:
@@ -175,7 +176,7 @@ def test_an_upstreams_cookies_and_quotas_stay_behind() -> None:
         b"x-ratelimit-remaining-requests": b"1",
         b"retry-after": b"3",
     }
-    answer = PlainAnswer(UpstreamHead(429, fields), framing())
+    answer = PlainAnswer(UpstreamHead.of(429, fields), framing(), LINES)
     out = answer.feed(b"{}") + answer.end()
     assert b"cookie" not in out
     assert b"ratelimit" not in out

@@ -64,6 +64,11 @@ class Heard:
     def received(self, data: bytes) -> None:
         self.body += data
 
+    def whole(self, head: UpstreamHead, body: bytes) -> None:
+        self.answered(head)
+        self.received(body)
+        self.completed()
+
     def completed(self) -> None:
         self.end = "completed"
 
