@@ -19,7 +19,6 @@ from gateway.answer import (
     UpstreamHead,
 )
 from gateway.dialects.choose import body_for, head_for, translation
-from gateway.health import Health
 from gateway.openai import BadRequest, Source, upstream_body
 from gateway.ports import Connection
 from gateway.snapshot import Choice
@@ -53,9 +52,11 @@ class Attempt:
         "live",
     )
 
-    def __init__(self, exchange: Exchange, choice: Choice, health: Health) -> None:
-        self._exchange, self._runtime = exchange, exchange.runtime
-        self.choice, self._health = choice, health
+    def __init__(self, exchange: Exchange, choice: Choice) -> None:
+        self._exchange = exchange
+        self._runtime = runtime = exchange.runtime
+        self.choice = choice
+        self._health = health = runtime.health(choice.address.url)
         health.in_flight += 1
         self.live = True
         self.answer: Answer | None = None

@@ -196,7 +196,6 @@ class Downstream(asyncio.Protocol):
 
     def _repeat(self, caller: Caller, body: bytes) -> None:
         """Serve a request that came whole, from whom the last one was from."""
-        self._begun_at = self._runtime.now()
         self._frame(caller.head, caller.request_id)
         try:
             self._serve(caller, body)

@@ -121,8 +121,7 @@ class Exchange:
         if choice is None:
             self._wait()
             return
-        health = runtime.health(choice.address.url)
-        self._attempt = attempt = Attempt(self, choice, health)
+        self._attempt = attempt = Attempt(self, choice)
         attempt.begin()
 
     resume = start
@@ -217,7 +216,7 @@ class Exchange:
     def _answer(self, status: int, kind: bytes, body: bytes, lines: bytes) -> None:
         lines = b"%bx-request-id: %b\r\n%b" % (kind, self.request_id, lines)
         head = self.framing.head(status, lines, length=len(body))
-        self.finish(head + body, status, None)
+        self.finish(head + body, int(status), None)
 
     # Time, and a client that is slow or leaves.
 
@@ -262,20 +261,20 @@ class Exchange:
 
     def finish(self, data: bytes, status: int, usage: Usage | None) -> None:
         """Give the client the last of its answer."""
-        if self._first_at is None:
-            self._first_at = self.runtime.now()
         self._settle(status, usage)
         self.client.write(data)
         self.client.finish()
 
     def cut(self, usage: Usage | None) -> None:
         """Leave the client with half an answer: nothing can tell it why."""
-        self._settle(HTTPStatus.BAD_GATEWAY, usage)
+        self._settle(_BAD_GATEWAY, usage)
         self.client.cut()
 
     def _settle(self, status: int, usage: Usage | None) -> None:
         self.over = True
         now, chunks, first = self.runtime.now(), self.chunks, self._first_at
+        if first is None and status != _CLIENT_LEFT:
+            first = now  # what it has in one piece
         # Whoever is over knows its try no more, or each would keep the other.
         attempt, self._attempt = self._attempt, None
         upstream = None if attempt is None else attempt.choice.target.upstream
@@ -295,7 +294,7 @@ class Exchange:
             self,
             Settled(
                 upstream,
-                int(status),
+                status,
                 usage,
                 0 if upstream is None else charge(usage, upstream.price),
                 estimated,

@@ -123,12 +123,17 @@ class Metrics:
     def set(self, *series: str, to: float) -> None:
         self.values[series] = to
 
-    def observe(self, value: float, *series: str) -> None:
+    def counts(self, *series: str) -> list[float]:
+        """Give a histogram's own list, to count in."""
         counts = self.buckets.get(series)
-        bounds = FAMILIES[series[0]].bounds
         if counts is None:
-            counts = self.buckets[series] = [0.0] * (len(bounds) + 2)
-        counts[bisect_left(bounds, value)] += 1
+            counts = [0.0] * (len(FAMILIES[series[0]].bounds) + 2)
+            self.buckets[series] = counts
+        return counts
+
+    def observe(self, value: float, *series: str) -> None:
+        counts = self.counts(*series)
+        counts[bisect_left(FAMILIES[series[0]].bounds, value)] += 1
         counts[-1] += value
 
     def dump(self) -> list[tuple[list[str], float | list[float]]]:

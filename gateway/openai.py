@@ -122,6 +122,9 @@ class Source(Protocol):
         ...
 
 
+_FLAG = (bool, type(None))
+
+
 class Request(NamedTuple):
     """A request's body and the few fields that decide about it."""
 
@@ -176,7 +179,7 @@ def request_of(
     if not isinstance(model, str) or not model:
         raise BadRequest("cannot choose a model: `model` is missing", param="model")
     stream = document.get("stream")
-    if not isinstance(stream, bool | None):
+    if not isinstance(stream, _FLAG):
         raise BadRequest("cannot read `stream`: it is not a boolean", param="stream")
     options = document.get("stream_options")
     if options is not None and not isinstance(options, dict):

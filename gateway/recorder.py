@@ -1,4 +1,4 @@
-"""What a request leaves behind: numbers, and a record on disk (I/O).
+"""What a request leaves behind: a record on disk (I/O).
 
 Called by the worker when a request begins, now and then while it runs, and when
 it is over, which is before its client sees the end.
@@ -13,11 +13,10 @@ import orjson
 
 from gateway.accounts import estimate_input
 from gateway.exchange import Exchange
-from gateway.metrics import Metrics
 from gateway.ports import Settled
 from gateway.spool import InFlight, Records
 
-__all__ = ["Recorder", "count"]
+__all__ = ["Recorder"]
 
 _NAMES = 4096
 """Names that are kept as JSON; those of a config are far fewer."""
@@ -109,20 +108,3 @@ def _quoted_id(request_id: bytes) -> bytes:
     if b'"' in request_id or b"\\" in request_id:  # of a client's own
         return orjson.dumps(request_id.decode("ascii"))
     return b'"%b"' % request_id
-
-
-def count(metrics: Metrics, exchange: Exchange, outcome: Settled) -> None:
-    """Add what a request did to the numbers."""
-    route, operation = exchange.route.name, exchange.request.op
-    add, observe, usage = metrics.add, metrics.observe, outcome.usage
-    add("bud_gateway_requests_total", route, operation, str(outcome.status))
-    observe(outcome.seconds, "bud_gateway_request_duration_seconds", route, operation)
-    if usage.input:
-        add("bud_gateway_tokens_total", route, "input", n=usage.input)
-        add("bud_gateway_tokens_total", route, "output", n=usage.output)
-    if outcome.chunks and outcome.first_seconds is not None:
-        first = outcome.first_seconds
-        observe(first, "bud_gateway_time_to_first_chunk_seconds", route)
-        if outcome.chunks > 1:
-            mean = (outcome.seconds - first) / (outcome.chunks - 1)
-            observe(mean, "bud_gateway_time_per_output_chunk_seconds", route)

@@ -26,9 +26,10 @@ from gateway.gate import Gate, Gated
 from gateway.health import RetryBudget
 from gateway.inspector import Inspector
 from gateway.judge import Judge
+from gateway.meters import Meters
 from gateway.metrics import Metrics
 from gateway.ports import Settled
-from gateway.recorder import Recorder, count
+from gateway.recorder import Recorder
 from gateway.semantic import Neighbours
 from gateway.snapshot import Route, Snapshot
 from gateway.tracing import traced
@@ -59,6 +60,7 @@ class Worker:
     ) -> None:
         self.snapshot = snapshot
         self.metrics = Metrics()
+        self._meters = Meters(self.metrics)
         self.draining = False
         self._loop = loop
         self.now = loop.time
@@ -125,10 +127,11 @@ class Worker:
 
     def settled(self, exchange: Exchange, outcome: Settled) -> None:
         self._exchanges.discard(exchange)
-        timer = self._waiting.pop(exchange, None)
-        if timer is not None:
-            timer.cancel()
-        count(self.metrics, exchange, outcome)
+        if self._waiting:
+            timer = self._waiting.pop(exchange, None)
+            if timer is not None:
+                timer.cancel()
+        self._meters.count(exchange, outcome)
         if exchange.purse:
             tokens = outcome.usage.input + outcome.usage.output
             used = amounts(tokens, outcome.cost, running=0)
@@ -235,6 +238,7 @@ class Worker:
         )
 
     def numbers(self) -> Metrics:
+        self._meters.publish()
         self.metrics.set("bud_gateway_in_flight", to=len(self._exchanges))
         self.metrics.set("bud_gateway_connections", to=len(self._connections))
         if self._recorder is not None:

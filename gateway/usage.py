@@ -51,14 +51,14 @@ def read_usage(usage: dict[str, Any]) -> Usage:
 
     Chat says prompt and completion, the Responses API input and output.
     """
+    get = usage.get
     if "input_tokens" in usage:
-        given, made = usage.get("input_tokens"), usage.get("output_tokens")
-        of_given = usage.get("input_tokens_details")
-        of_made = usage.get("output_tokens_details")
+        given, made = get("input_tokens"), get("output_tokens")
+        of_given, of_made = get("input_tokens_details"), get("output_tokens_details")
     else:
-        given, made = usage.get("prompt_tokens"), usage.get("completion_tokens")
-        of_given = usage.get("prompt_tokens_details")
-        of_made = usage.get("completion_tokens_details")
+        given, made = get("prompt_tokens"), get("completion_tokens")
+        of_given = get("prompt_tokens_details")
+        of_made = get("completion_tokens_details")
     return Usage(
         _count(given),
         _count(made),
