@@ -60,6 +60,8 @@ PATTERNS = {
     "as ssh-keyscan prints it behind the name",
     r"^[A-Za-z0-9][\w./+-]*\.tgz$": "write the path of a packed chart, such as "
     "charts/nfd-0.18.2.tgz",
+    r"^[A-Za-z0-9_/][A-Za-z0-9_:/.@=,+-]*$": "write the id as the cloud prints it: "
+    "letters, digits and any of _:/.@=,+-",
     r"^v?[0-9][\w.+-]*$": "write a version such as 0.18.2",
     r"^oci://[^\s@]+$": "write oci://registry/path",
     r"^[a-z][a-z0-9-]*$": "write the flag in lower case without its dashes, such as "

@@ -33,6 +33,7 @@ def document(said: dict[str, Any]) -> dict[str, Any]:
         "environment": "test",
         "commit": "0" * 40,
         "steps": [step],
+        "changes": [],
         "decisions": {str(CHAT): said},
         "blocked": [],
         "drift": [],
