@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -25,6 +26,9 @@ from schemas.errors import PermanentError
 from schemas.objects import Credential
 
 __all__ = ["Connected", "Tools", "connect"]
+
+_PROGRAMS = frozenset(("exec", "auth-provider", "tokenFile"))
+"""What makes a client run, or read, something of this machine."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +77,8 @@ def connect(
         read = yaml.safe_load(await credentials(where))
         if not isinstance(read, Mapping):
             raise PermanentError(f"cannot reach {cluster.ref}: no kubeconfig was read")
+        if _of_the_repository(where):
+            _refuse_programs(cluster, read)
         return read
 
     access = access or Access(kubeconfig=partial(declared, cluster.spec.credentials))
@@ -99,3 +105,21 @@ def connect(
             owner=owner,
         ),
     )
+
+
+def _of_the_repository(where: Credential) -> bool:
+    """Whether whoever writes to the repository can write this credential too."""
+    relative = where.file is not None and not Path(where.file).is_absolute()
+    return where.secret is not None or relative
+
+
+def _refuse_programs(cluster: Cluster, config: Mapping[str, Any]) -> None:
+    """Planning a branch runs nothing of it (Flux's CVE-2022-24817)."""
+    for item in config.get("users") or ():
+        for name in _PROGRAMS & (item.get("user") or {}).keys():
+            raise PermanentError(
+                f"cannot use the kubeconfig of {cluster.ref}: it comes from the "
+                f"repository and has {name}",
+                hint="keep it outside of git: in an environment variable, or in a file "
+                "named by its whole path",
+            )

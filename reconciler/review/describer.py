@@ -57,6 +57,11 @@ class Describer:
         self._home: str | None = None
         self._turn = asyncio.Lock()
 
+    @property
+    def pid(self) -> int:
+        """Of the process; 0 while none runs."""
+        return self._process.pid if self._process is not None else 0
+
     async def describe(
         self, root: Path, environment: str, sha: str, *, trusted: bool
     ) -> Described:

@@ -69,16 +69,19 @@ class House:
     def push(self, branch: str, subject: str, *, who: str = "alice") -> str:
         """Commit everything and push it as somebody; the commit."""
         commit = self.work.commit(subject, who=who)
-        url = f"{self.gitea.url}/team/{self.name}.git".replace(
-            "://", f"://{who}:{self.gitea.tokens[who]}@"
-        )
-        self.work.git("push", "-q", "-f", url, f"HEAD:refs/heads/{branch}", who=who)
+        self.send(branch, who=who)
         # Gitea takes note of a push after it has answered it.
         end = time.monotonic() + DEADLINE_S
         while not self._knows(branch, commit):
             assert time.monotonic() < end, f"{branch} is not there"
             time.sleep(0.05)
         return commit
+
+    def send(self, branch: str, *, who: str = "alice") -> None:
+        url = f"{self.gitea.url}/team/{self.name}.git".replace(
+            "://", f"://{who}:{self.gitea.tokens[who]}@"
+        )
+        self.work.git("push", "-q", "-f", url, f"HEAD:refs/heads/{branch}", who=who)
 
     def _knows(self, branch: str, commit: str) -> bool:
         try:
@@ -158,15 +161,13 @@ async def house(
     tmp_path: Path,
     *,
     files: dict[str, str] | None = None,
-    daemon_runs: bool = True,
-    clock: Callable[[], datetime] | None = None,
+    interval_s: float = 1.0,
 ) -> AsyncIterator[House]:
     name = f"r{os.urandom(4).hex()}"
     gitea.new_repository(name)
     work = Checkout(tmp_path / "checkout")
     work.begin(files)
     told: list[tuple[str, str]] = []
-    clock = clock or now
 
     async def tell(event: str, text: str) -> None:
         told.append((event, text))
@@ -178,13 +179,13 @@ async def house(
     )
     targets = {"local": MemoryTarget("local"), "gateway": MemoryTarget("gateway")}
     async with AsyncExitStack() as stack:
-        store = stack.enter_context(store_of(tmp_path, clock))
+        store = stack.enter_context(store_of(tmp_path, now))
         mask = Mask([gitea.tokens["bud"], SECRET])
-        pipeline = pipeline_of(store, clock, mask, targets)
+        pipeline = pipeline_of(store, now, mask, targets)
         remote = gitea.repository(name).as_uri()
         reviewer = reviewer_of(
             pipeline,
-            open_forge(settings.forge, lambda _: gitea.tokens["bud"], clock),
+            open_forge(settings.forge, lambda _: gitea.tokens["bud"], now),
             settings,
             remote=remote,
             home=tmp_path,
@@ -197,7 +198,7 @@ async def house(
             secret=SECRET,
             store=store,
             wanted=Wanted(),
-            clock=clock,
+            clock=now,
         )
         gate = ReviewGate(reviewer=reviewer, actor="daemon@test")
         journal = stack.enter_context(store.lead("daemon@test"))
@@ -207,7 +208,7 @@ async def house(
             journal,
             actor="daemon@test",
             metrics=Metrics(),
-            options=Options(gate=gate, tell=tell, interval_s=1),
+            options=Options(gate=gate, tell=tell, interval_s=interval_s),
         )
         made = House(gitea, name, work, reviewer, receiver, daemon, told, targets)
         made.push("main", "Begin", who="bud")
@@ -223,17 +224,14 @@ async def house(
                        "content_type": "json", "secret": SECRET},
         }  # fmt: skip
         made.call("bud", "POST", "/hooks", hook)
-        if daemon_runs:
-            stop = asyncio.Event()
-            run = asyncio.ensure_future(daemon.run(stop))
-            try:
-                await made.until("the first state", lambda: settled(daemon, store))
-                yield made
-            finally:
-                stop.set()
-                await run
-        else:
+        stop = asyncio.Event()
+        run = asyncio.ensure_future(daemon.run(stop))
+        try:
+            await made.until("the first state", lambda: settled(daemon, store))
             yield made
+        finally:
+            stop.set()
+            await run
 
 
 def settled(daemon: Daemon, store: Store) -> bool:

@@ -65,7 +65,7 @@ ROOT_PATH = {home}/log
 
 class Gitea:
     def __init__(self, home: Path, port: int) -> None:
-        self.home, self.url = home, f"http://127.0.0.1:{port}"
+        self.home, self.url, self.pid = home, f"http://127.0.0.1:{port}", 0
         self.tokens: dict[str, str] = {}
 
     def call(
@@ -178,6 +178,7 @@ def running(home: Path) -> Iterator[Gitea]:
             stdout=out,
             stderr=out,
         )
+    gitea.pid = process.pid
     try:
         end = time.monotonic() + DEADLINE_S
         while True:

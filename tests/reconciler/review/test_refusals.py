@@ -15,12 +15,12 @@ from tests.e2e.team import ENDPOINT
 from tests.reconciler.review.conftest import SECRET, House
 
 
-async def deliver(team: House, body: bytes, *, id_: str, secret: str = SECRET) -> int:
+async def deliver(port: int, body: bytes, *, id_: str, secret: str = SECRET) -> int:
     signature = hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
     async with (
         aiohttp.ClientSession() as session,
         session.post(
-            f"http://127.0.0.1:{team.port}/webhook",
+            f"http://127.0.0.1:{port}/webhook",
             data=io.BytesIO(body),
             headers={"X-Gitea-Delivery": id_, "X-Gitea-Signature": signature},
         ) as answer,
@@ -41,12 +41,12 @@ async def test_a_delivery_that_is_forged_replayed_or_too_large_is_refused_and_re
 ) -> None:
     body = json.dumps({"repository": {"full_name": f"team/{team.name}"}}).encode()
 
-    assert await deliver(team, body, id_="one") == 202
-    assert await deliver(team, body, id_="one") == 409
-    assert await deliver(team, body, id_="two", secret="another") == 403
-    assert await deliver(team, b"x" * (MAX_BYTES + 1), id_="three") == 413
-    assert await deliver(team, b"{", id_="four") == 403
-    assert await deliver(team, b'{"repository": {}}', id_="five") == 403
+    assert await deliver(team.port, body, id_="one") == 202
+    assert await deliver(team.port, body, id_="one") == 409
+    assert await deliver(team.port, body, id_="two", secret="another") == 403
+    assert await deliver(team.port, b"x" * (MAX_BYTES + 1), id_="three") == 413
+    assert await deliver(team.port, b"{", id_="four") == 403
+    assert await deliver(team.port, b'{"repository": {}}', id_="five") == 403
 
     for words in (
         "replayed: one",
