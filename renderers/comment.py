@@ -145,12 +145,13 @@ def _grave(change: Data, document: Data) -> bool:
 
 _HEAD = (
     (
-        "| object | action | GPUs | GiB per rank | TTFT ms (90 %) | TPOT ms (90 %) "
-        "| tokens/s | USD/month | USD/1M tokens | SLO |"
+        "| object | action | SLO | GPUs | GiB per rank | TTFT ms (90 %) | TPOT ms (90 %) "
+        "| tokens/s | USD/month | USD/1M tokens |"
     ),
-    "|---|---|--:|--:|--:|--:|--:|--:|--:|---|",
+    "|---|---|---|--:|--:|--:|--:|--:|--:|--:|",
 )
-_LEAN = ("| object | action | USD/month | SLO |", "|---|---|--:|---|")
+"""Forges are narrower than that: what a decision hangs on must not be scrolled to."""
+_LEAN = ("| object | action | SLO | USD/month |", "|---|---|---|--:|")
 
 
 def _table(kept: list[Data], rest: list[Data], room: int) -> list[str]:
@@ -191,6 +192,7 @@ def _row(change: Data) -> str:
     cells = (
         safe(change["object"]),
         _action(change),
+        _slo(change),
         _pair(was, now, _gpus),
         _pair(None, now, _memory),
         _pair(was, now, lambda e: _latency(e, "ttft")),
@@ -198,7 +200,6 @@ def _row(change: Data) -> str:
         _pair(was, now, lambda e: _number(e["prediction"].get("tokens_per_s"))),
         _pair(was, now, lambda e: _money(e["cost"]["monthLow"], e["cost"]["monthHigh"])),
         _pair(was, now, lambda e: _money(e["cost"]["millionLow"], e["cost"]["millionHigh"])),
-        _slo(change),
     )  # fmt: skip
     return "| " + " | ".join(cells) + " |"
 
@@ -209,7 +210,7 @@ def _lean_row(change: Data) -> str:
         change["after"],
         lambda e: _money(e["cost"]["monthLow"], e["cost"]["monthHigh"]),
     )
-    return f"| {safe(change['object'])} | {_action(change)} | {cost} | {_slo(change)} |"
+    return f"| {safe(change['object'])} | {_action(change)} | {_slo(change)} | {cost} |"
 
 
 def _action(change: Data) -> str:
@@ -415,18 +416,23 @@ def _rehearsed(rows: Sequence[Data]) -> list[str]:
     lines = [
         "**Rehearsed on the simulator**, whose timing follows the prediction: one replica",
         "",
+        *(
+            f"- failed: {safe(r['object'])}: {safe(r['failed'])}"
+            for r in rows
+            if r["failed"]
+        ),
+        "",
         (
             "| endpoint | at once | tokens out | TTFT ms | measured (p95) | TPOT ms "
             "| measured (p95) | tokens/s | measured |"
         ),
         "|---|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
-    for row in rows:
-        if row["failed"]:
-            cells = [f"**failed**: {safe(row['failed'])}", *[""] * 7]
-        else:
-            cells = [*rehearsal_cells(row)]
-        lines.append(f"| {safe(row['object'])} | {' | '.join(cells)} |")
+    lines += [
+        f"| {safe(row['object'])} | {' | '.join(rehearsal_cells(row))} |"
+        for row in rows
+        if not row["failed"]
+    ]
     return [*lines, ""]
 
 

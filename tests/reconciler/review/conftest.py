@@ -240,6 +240,13 @@ def settled(daemon: Daemon, store: Store) -> bool:
     return bool(runs and runs[0].ended_at and made and made.empty)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """One forge, one worker: starting a second costs more than it saves."""
+    for item in items:
+        if "gitea" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group("gitea"))
+
+
 @pytest_asyncio.fixture
 async def team(gitea: Gitea, tmp_path: Path) -> AsyncIterator[House]:
     async with house(gitea, tmp_path) as made:

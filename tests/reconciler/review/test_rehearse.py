@@ -174,4 +174,4 @@ async def test_every_form_of_the_document_has_the_table(
         assert "whose timing follows the prediction" in form
         assert "2 of 8" in form
         assert "8 of 16" in form
-    assert "| **failed**: `it ended \N{BOX DRAWINGS LIGHT VERTICAL} @all` |" in said
+    assert "- failed: `Endpoint/default/'bad'`: `it ended \N{BOX DRAWINGS LIGHT VERTICAL} @all`" in said  # fmt: skip
