@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from renderers.comment import promotions, rehearsal_cells
+from renderers.comment_sections import promotions, rehearsal_cells
 
 __all__ = ["outcomes", "status", "text", "tree", "why"]
 

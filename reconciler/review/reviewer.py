@@ -22,7 +22,8 @@ from reconciler.review.measured import measured
 from reconciler.review.planner import Planner
 from reconciler.review.trees import Merge
 from reconciler.store import Review, Store
-from renderers.comment import comment, marker, safe
+from renderers.comment import comment, marker
+from renderers.markdown import safe
 from schemas.errors import PermanentError, TemporaryError
 from schemas.review import Review as Settings
 

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from renderers.comment import LIMIT, comment, marker, safe, unreadable
+from renderers.comment import LIMIT, comment, marker, unreadable
+from renderers.markdown import safe
 
 
 def endpoint(**changes: Any) -> dict[str, Any]:
