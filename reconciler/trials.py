@@ -4,8 +4,8 @@ The daemon calls ``look`` after each pass. Weight goes to a newcomer when a Rout
 canary is applied; from then on every record of that route counts for one side. Shown
 harmless, the newcomer takes all of the traffic; shown harmful, or nothing shown at the
 end, it gets none. Either way the revision is frozen with a stand-in, so the ruling
-outlives the daemon and ends when git declares something else; a rollback proposes that
-in git. What a retry hid from a client is no error here.
+outlives the daemon and ends when git declares something else, which is proposed as a
+branch. What a retry hid from a client is no error here.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from schemas.errors import FoundryError
 from schemas.objects import Ref
 from schemas.route import Canary, Route, RouteTarget
 
-__all__ = ["Propose", "Trials", "alone", "promoted"]
+__all__ = ["Promote", "Propose", "Trials", "alone", "promoted"]
 
 _log = structlog.get_logger("canary")
 
@@ -43,6 +43,8 @@ _ACTOR = "canary"
 
 Propose = Callable[[Ref, Sequence[Frozen], str], Awaitable[object]]
 """Leaves a branch that reverts an object in git."""
+Promote = Callable[[Ref, str, str], Awaitable[object]]
+"""Leaves a branch that makes an endpoint all of a route's targets."""
 
 
 @dataclass(slots=True)
@@ -61,12 +63,13 @@ class Trials:
         records: Path,
         *,
         propose: Propose,
+        promote: Promote,
         clock: Callable[[], datetime],
         limits: Limits | None = None,
     ) -> None:
         """``records`` is the gateway's folder of one line a request."""
         self._store, self._records = store, records
-        self._propose, self._clock = propose, clock
+        self._propose, self._promote, self._clock = propose, promote, clock
         self._limits = limits or Limits()
         self._trials: dict[str, _Trial] = {}
         """Digest of a route's unit -> what was measured under it."""
@@ -143,7 +146,8 @@ class Trials:
     async def _decide(
         self, desired: Desired, route: Route, unit: Unit, ruling: Ruling
     ) -> None:
-        kept = promoted(route) if ruling.verdict is Verdict.PROMOTE else alone(route)
+        promotes = ruling.verdict is Verdict.PROMOTE
+        kept = promoted(route) if promotes else alone(route)
         content = render_route(kept, desired.objects)
         stand_in = Unit(
             key=unit.key,
@@ -152,7 +156,7 @@ class Trials:
             after=unit.after,
         )
         name = route.spec.canary.endpoint if route.spec.canary else ""
-        said = "promoted" if ruling.verdict is Verdict.PROMOTE else "rolled back"
+        said = "promoted" if promotes else "rolled back"
         reason = f"canary {name} {said}: {ruling.why}"
         item = Frozen(
             digest=unit.digest, reason=reason, at=self._clock(), stand_in=stand_in
@@ -160,11 +164,13 @@ class Trials:
         self._store.freeze([item], _ACTOR, f"freeze {route.ref}: {reason}")
         self._trials.pop(unit.digest, None)
         _log.warning("decided", object=str(route.ref), reason=reason)
-        if ruling.verdict is Verdict.ROLL_BACK:
-            try:
+        try:
+            if promotes:
+                await self._promote(route.ref, name, reason)
+            else:
                 await self._propose(route.ref, [item], reason)
-            except FoundryError as error:
-                _log.warning("no proposal", object=str(route.ref), error=str(error))
+        except FoundryError as error:
+            _log.warning("no proposal", object=str(route.ref), error=str(error))
 
 
 def alone(route: Route) -> Route:

@@ -51,6 +51,7 @@ class Trying:
         self.gateway = MemoryTarget("gateway")
         self.world.pipeline.targets["gateway"] = self.gateway
         self.proposed: list[tuple[Ref, str]] = []
+        self.promoted: list[tuple[Ref, str]] = []
         self.route = route()
         self.trials = self.fresh()
         self._random = np.random.default_rng(0)
@@ -61,6 +62,7 @@ class Trying:
             self.world.store,
             self.folder,
             propose=self._propose,
+            promote=self._promote,
             clock=self.world.clock,
         )
 
@@ -68,6 +70,9 @@ class Trying:
         self.proposed.append((ref, reason))
         if "undecided" in reason:
             raise PermanentError("cannot propose: it was never committed")
+
+    async def _promote(self, ref: Ref, endpoint: str, _reason: str) -> None:
+        self.promoted.append((ref, endpoint))
 
     async def run(self) -> Prepared:
         """One pass of the line."""
@@ -159,7 +164,7 @@ async def test_a_canary_that_is_shown_harmless_takes_all_of_the_traffic(
 
     await trying.run()
     assert trying.serves() == render_route(promoted(trying.route), {})
-    assert trying.proposed == []
+    assert (trying.proposed, trying.promoted) == ([], [(REF, "new")])
 
 
 async def test_errors_alone_are_enough(trying: Trying) -> None:
