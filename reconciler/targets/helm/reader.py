@@ -32,9 +32,10 @@ from reconciler.values import Health, Key, Live, Presence
 from renderers.addons import AddonRelease, read_addon
 from schemas.errors import FoundryError
 
-__all__ = ["ReleaseReader", "fits", "say"]
+__all__ = ["MADE_BY_HELM", "ReleaseReader", "fits", "say"]
 
-_MADE_BY_HELM = "app.kubernetes.io/managed-by=Helm"
+MADE_BY_HELM = "app.kubernetes.io/managed-by=Helm"
+"""Helm labels whatever it installs, also what others install with it."""
 _DEVICE_LABEL = "feature.node.kubernetes.io/pci-"
 
 Found = Mapping[Key, Holding | FoundryError]
@@ -76,7 +77,7 @@ class ReleaseReader:
         """Add the objects, a list for each kind that any record names."""
         held = [h for h in found.values() if isinstance(h, Holding) and h.record]
         kinds = {(w.api_version, w.kind) for h in held for w in h.objects}
-        lists = await self._reader.lists(kinds, _MADE_BY_HELM)
+        lists = await self._reader.lists(kinds, MADE_BY_HELM)
         filled: dict[Key, Holding | FoundryError] = {}
         for key, holding in found.items():
             if isinstance(holding, FoundryError):

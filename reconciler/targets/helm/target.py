@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -19,7 +19,8 @@ from reconciler.faults import point
 from reconciler.targets.base import Progress
 from reconciler.targets.helm.charts import Charts
 from reconciler.targets.helm.command import HelmCommand
-from reconciler.targets.helm.reader import ReleaseReader, fits, say
+from reconciler.targets.helm.definitions import Definitions, kinds_of
+from reconciler.targets.helm.reader import MADE_BY_HELM, ReleaseReader, fits, say
 from reconciler.targets.helm.release import is_stuck, objects
 from reconciler.targets.kubernetes.client import Access, Client
 from reconciler.targets.kubernetes.discovery import Discovery
@@ -34,6 +35,7 @@ from reconciler.targets.kubernetes.manifests import (
 from reconciler.targets.kubernetes.ownership import HELMS, fingerprint
 from reconciler.targets.kubernetes.reader import every
 from reconciler.targets.kubernetes.record import Member, Record, record_id
+from reconciler.targets.kubernetes.watches import Watches
 from reconciler.targets.kubernetes.writer import Writer
 from reconciler.targets.precondition import check_precondition
 from reconciler.values import Change, Health, Key, Live, Presence, Unit
@@ -49,6 +51,14 @@ _READY_S = 900.0
 _LOOK_S = 1.0
 _KEPT_REVISIONS = "3"
 _SPARE_NAMESPACE = "default"
+_WATCHED = (
+    ("apps/v1", "DaemonSet"),
+    ("apps/v1", "Deployment"),
+    ("apps/v1", "StatefulSet"),
+    ("v1", "ConfigMap"),
+    ("v1", "Service"),
+)
+"""What an add-on runs as and is told by; the rest is seen at the next look."""
 
 
 class HelmTarget:
@@ -73,6 +83,14 @@ class HelmTarget:
         self._discovery = Discovery(looking)
         self._reader = ReleaseReader(looking, self._discovery, target=name, owner=owner)
         self._writer = Writer(client, self._discovery, owner=owner, gone_s=_READY_S)
+        self._definitions = Definitions(client, self._discovery, helm)
+        self._watches = Watches(
+            client, self._discovery, selector=MADE_BY_HELM, whose=HELMS
+        )
+
+    async def watch(self, moved: Callable[[], None], stop: asyncio.Event) -> None:
+        """Call ``moved`` when what Helm installed is not what it was, until ``stop``."""
+        await self._watches.until(stop, _WATCHED, moved)
 
     async def observe(self, keys: Collection[Key]) -> Mapping[Key, Live]:
         try:
@@ -106,7 +124,7 @@ class HelmTarget:
             timeout_s=_HELM_S,
         )
         items = [*objects(rendered)]
-        brought = {kind for item in items for kind in _kinds(item)}
+        brought = {kind for item in items for kind in kinds_of(item)}
         exists = await self._writer.has_namespace(release.namespace)
         home = release.namespace if exists else _SPARE_NAMESPACE
         await every(
@@ -135,6 +153,8 @@ class HelmTarget:
             # Ahead, with what an earlier revision left: a deletion needs no more.
             known = holding.record.members if holding.record is not None else {}
             await self._record(unit, "", known)
+            if revisions:
+                await self._definitions.upgrade(archive)
             await self._upgrade(key, unit, release, str(archive), progress)
         lives = await self._until_healthy(key, release, progress)
         if live.digest != unit.digest:
@@ -166,7 +186,8 @@ class HelmTarget:
             await self._writer.delete(holding.record.where, holding.record_live)
 
     async def _kubeconfig(self) -> Mapping[str, Any]:
-        """What Helm needs to speak to the cluster, with a token that is good now."""
+        """What Helm needs to write to the cluster, with a token that is good now."""
+        self._client.check_may_write()
         config = await self._access.kubeconfig()
         if self._access.token is None or (token := await self._access.token()) is None:
             return config
@@ -297,14 +318,3 @@ class HelmTarget:
 def _unknown(key: Key, error: FoundryError) -> Live:
     detail = str(error).partition("\n")[0]
     return Live(key=key, presence=Presence.UNKNOWN, detail=detail)
-
-
-def _kinds(item: Json) -> list[tuple[str, str]]:
-    """The kinds that an object of a chart defines, if it is a definition."""
-    if item["kind"] != "CustomResourceDefinition":
-        return []
-    spec = item["spec"]
-    return [
-        (f"{spec['group']}/{version['name']}", spec["names"]["kind"])
-        for version in spec["versions"]
-    ]

@@ -21,6 +21,7 @@ from reconciler.targets.kubernetes.manifests import FIELD_MANAGER, Json
 from reconciler.targets.kubernetes.transport import (
     ApiRefusal,
     Kubeconfig,
+    MayWrite,
     Token,
     Transport,
     refusal,
@@ -61,10 +62,15 @@ class Client:
         context: str | None = None,
         in_flight: int = _IN_FLIGHT,
         token: Token | None = None,
+        may_write: MayWrite = lambda: None,
     ) -> None:
         """``token`` is asked for each request, in place of the kubeconfig's own."""
         self._transport = Transport(
-            kubeconfig, context=context, in_flight=in_flight, token=token
+            kubeconfig,
+            context=context,
+            in_flight=in_flight,
+            token=token,
+            may_write=may_write,
         )
 
     @property
@@ -75,6 +81,10 @@ class Client:
     def writes(self) -> int:
         """Requests that were to change something; a dry run is none."""
         return self._transport.writes
+
+    def check_may_write(self) -> None:
+        """Before a write that goes another way; raises where it must not be."""
+        self._transport.may_write()
 
     async def __aenter__(self) -> Self:
         return self

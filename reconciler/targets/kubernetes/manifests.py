@@ -6,7 +6,6 @@ Pure. The target takes what Helm rendered through ``mark`` before anything is se
 from __future__ import annotations
 
 import base64
-import copy
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -84,18 +83,17 @@ def part_of(record: ObjectId) -> str:
 
 def mark(manifest: Mapping[str, Any], *, key: Key, owner: str, set_id: str) -> Json:
     """Copy an object with the marks by which it is found again."""
-    marked: Json = copy.deepcopy(dict(manifest))
-    metadata = marked["metadata"]
-    metadata["labels"] = {
-        **metadata.get("labels", {}),
-        OWNER_LABEL: owner,
-        PART_OF_LABEL: set_id,
+    metadata = manifest["metadata"]
+    marks = {OWNER_LABEL: owner, PART_OF_LABEL: set_id}
+    said = {UNIT_ANNOTATION: str(key.ref)}
+    return {
+        **manifest,
+        "metadata": {
+            **metadata,
+            "labels": {**metadata.get("labels", {}), **marks},
+            "annotations": {**metadata.get("annotations", {}), **said},
+        },
     }
-    metadata["annotations"] = {
-        **metadata.get("annotations", {}),
-        UNIT_ANNOTATION: str(key.ref),
-    }
-    return marked
 
 
 def waves(objects: Iterable[ObjectId]) -> list[list[ObjectId]]:

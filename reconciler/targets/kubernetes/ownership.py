@@ -65,17 +65,16 @@ def applied_fields(live: Json, whose: Whose = OURS) -> Fields | None:
 
 def project(value: Any, fields: Fields) -> Any:
     """Keep of ``value`` what ``fields`` names; what is not there is left out."""
-    inner = {name: sub for name, sub in fields.items() if name != "."}
-    if not inner:
+    if not fields or (len(fields) == 1 and "." in fields):
         return value
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):
         return {
-            name[2:]: project(value[name[2:]], sub)
-            for name, sub in sorted(inner.items())
-            if name.startswith("f:") and name[2:] in value
+            name[2:]: project(value[name[2:]], sub) if sub else value[name[2:]]
+            for name, sub in fields.items()
+            if name[:2] == "f:" and name[2:] in value
         }
     if isinstance(value, list):
-        return list(_items(value, inner))
+        return list(_items(value, fields))
     return value
 
 

@@ -29,6 +29,7 @@ from reconciler.targets.kubernetes.discovery import Discovery
 from reconciler.targets.kubernetes.helm import Renderer
 from reconciler.targets.kubernetes.holding import Holding, describe
 from reconciler.targets.kubernetes.manifests import (
+    OWNER_LABEL,
     Json,
     ObjectId,
     identify,
@@ -94,7 +95,9 @@ class KubernetesTarget:
         self._discovery = Discovery(looking)
         self._reader = Reader(looking, self._discovery, target=name, owner=owner)
         self._writer = Writer(client, self._discovery, owner=owner, gone_s=gone_s)
-        self._watches = Watches(looking, self._discovery, owner=owner)
+        self._watches = Watches(
+            looking, self._discovery, selector=f"{OWNER_LABEL}={owner}"
+        )
         self._probe = probe or serves_model(looking)
         self._room = Room(looking)
         self._writing = asyncio.Semaphore(_WRITING)
@@ -114,11 +117,7 @@ class KubernetesTarget:
 
     async def watch(self, moved: Callable[[], None], stop: asyncio.Event) -> None:
         """Call ``moved`` when an object of ours is not what it was, until ``stop``."""
-        self._watches.moved = moved
-        async with asyncio.TaskGroup() as tasks:
-            watching = tasks.create_task(self._watches.run(WATCHED))
-            await stop.wait()
-            watching.cancel()
+        await self._watches.until(stop, WATCHED, moved)
 
     async def observe(self, keys: Collection[Key]) -> Mapping[Key, Live]:
         found = await self._reader.look_all(keys)
@@ -126,6 +125,12 @@ class KubernetesTarget:
         return {live.key: live for live in answers}
 
     async def dry_run(self, change: Change) -> None:
+        if change.action is Action.CREATE and change.unit is not None:
+            # Seen to be absent by the plan; should it have come since, the API server
+            # says so, and the write looks once more.
+            absent = Live(key=change.key, presence=Presence.ABSENT)
+            await self._rehearse(change.unit, absent, _NOTHING)
+            return
         live, holding = await self._look(change)
         check_precondition(change, live)
         if change.unit is None:

@@ -27,13 +27,16 @@ from schemas.errors import PermanentError, TemporaryError
 if TYPE_CHECKING:
     from reconciler.targets.kubernetes.session import Configuration
 
-__all__ = ["ApiRefusal", "Kubeconfig", "Token", "Transport", "refusal"]
+__all__ = ["ApiRefusal", "Kubeconfig", "MayWrite", "Token", "Transport", "refusal"]
 
 Kubeconfig = Callable[[], Awaitable[Mapping[str, Any]]]
 """Reads a kubeconfig, decrypted in memory, when the cluster is first asked."""
 
 Token = Callable[[], Awaitable[str | None]]
 """A bearer token that is good now; None where the kubeconfig says who we are."""
+
+MayWrite = Callable[[], None]
+"""Asked right before each write; raises where this process must write no more."""
 
 _TIMEOUT_S = 30.0
 _ATTEMPTS = 4
@@ -67,8 +70,10 @@ class Transport:
         context: str | None,
         in_flight: int,
         token: Token | None = None,
+        may_write: MayWrite,
     ) -> None:
         self._kubeconfig, self._context, self._token = kubeconfig, context, token
+        self.may_write = may_write
         self._slots = asyncio.Semaphore(in_flight)
         self._opening = asyncio.Lock()
         self._opened: tuple[Configuration, aiohttp.ClientSession] | None = None
@@ -104,11 +109,14 @@ class Transport:
         """Send one request, and again after what passes by itself."""
         data = None if body is None else orjson.dumps(body)
         dry = "dryRun" in query or (body is not None and "dryRun" in body)
+        writes = method != "GET" and not dry
         for attempt in range(1, _ATTEMPTS + 1):
             self.requests += 1
-            self.writes += method != "GET" and not dry
+            self.writes += writes
             try:
-                return await self._once(method, path, query, data, content_type)
+                return await self._once(
+                    method, path, query, data, content_type, writes=writes
+                )
             except TemporaryError as error:
                 if attempt == _ATTEMPTS:
                     raise
@@ -163,16 +171,19 @@ class Transport:
         query: Mapping[str, str],
         data: bytes | None,
         content_type: str,
+        *,
+        writes: bool,
     ) -> Json:
         try:
-            async with (
-                self._slots,
-                asyncio.timeout(_TIMEOUT_S),
-                self.open(method, path, query, data, content_type) as response,
-            ):
-                content = await response.read()
-                status = response.status
-                wait = response.headers.get("Retry-After", "0")
+            async with self._slots, asyncio.timeout(_TIMEOUT_S):
+                if writes:
+                    self.may_write()
+                async with self.open(
+                    method, path, query, data, content_type
+                ) as response:
+                    content = await response.read()
+            status = response.status
+            wait = response.headers.get("Retry-After", "0")
         except (aiohttp.ClientError, OSError) as error:  # TimeoutError is an OSError
             said = str(error) or type(error).__name__
             raise TemporaryError(f"cannot {method.lower()} {path}: {said}") from error

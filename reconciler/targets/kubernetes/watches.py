@@ -20,12 +20,11 @@ from reconciler.targets.kubernetes.client import Client, Gone
 from reconciler.targets.kubernetes.discovery import Discovery, NoSuchKind
 from reconciler.targets.kubernetes.health import assess, takes_time
 from reconciler.targets.kubernetes.manifests import (
-    OWNER_LABEL,
     PART_OF_LABEL,
     Json,
     identify,
 )
-from reconciler.targets.kubernetes.ownership import fingerprint
+from reconciler.targets.kubernetes.ownership import OURS, Whose, fingerprint
 from reconciler.values import Health
 from schemas.errors import FoundryError, PermanentError
 
@@ -41,18 +40,36 @@ Told = Callable[[str], None]
 
 
 class Watches:
-    def __init__(self, client: Client, discovery: Discovery, *, owner: str) -> None:
+    def __init__(
+        self,
+        client: Client,
+        discovery: Discovery,
+        *,
+        selector: str,
+        whose: Whose = OURS,
+    ) -> None:
+        """``whose`` fields tell that something moved."""
         self._client, self._discovery = client, discovery
-        self._selector = f"{OWNER_LABEL}={owner}"
+        self._selector, self._whose = selector, whose
         self._waiting: dict[str, list[tuple[asyncio.Event, Told]]] = {}
         self._prints: dict[str, str] = {}
-        self.moved: Callable[[], None] = _nobody
+        self._moved: Callable[[], None] = _nobody
 
-    async def run(self, kinds: Iterable[tuple[str, str]]) -> None:
-        """Watch all ``kinds`` until cancelled."""
+    async def until(
+        self,
+        stop: asyncio.Event,
+        kinds: Iterable[tuple[str, str]],
+        moved: Callable[[], None],
+    ) -> None:
+        """Watch all ``kinds`` and call ``moved``, until ``stop``."""
+        self._moved = moved
         async with asyncio.TaskGroup() as tasks:
-            for kind in sorted(kinds):
-                tasks.create_task(self._follow(*kind))
+            following = [
+                tasks.create_task(self._follow(*kind)) for kind in sorted(kinds)
+            ]
+            await stop.wait()
+            for task in following:
+                task.cancel()
 
     @contextmanager
     def listening(self, set_id: str, told: Told) -> Iterator[asyncio.Event]:
@@ -126,12 +143,12 @@ class Watches:
         before = self._prints.get(uid)
         if word == "DELETED":
             self._prints.pop(uid, None)
-            self.moved()
+            self._moved()
             return
-        now = fingerprint(live)
+        now = fingerprint(live, self._whose)
         self._prints[uid] = now
         if before != now and not (word == "LISTED" and before is None):
-            self.moved()
+            self._moved()
 
 
 def _nobody() -> None:

@@ -30,6 +30,8 @@ from schemas.errors import PermanentError, TemporaryError
 __all__ = ["Writer"]
 
 _HANDOVER = "bud-foundry-handover"
+# One that goes meanwhile fails the write, and the next look asks again.
+_THERE_S = 5.0
 
 
 class Writer:
@@ -38,9 +40,19 @@ class Writer:
     ) -> None:
         self._client, self._discovery, self._owner = client, discovery, owner
         self._gone_s = gone_s
+        self._asking = asyncio.Lock()
+        self._there: dict[str, tuple[float, bool]] = {}
+        """Namespace -> until when the answer is good, and the answer."""
 
     async def has_namespace(self, name: str) -> bool:
-        return await self._client.get(f"/api/v1/namespaces/{name}") is not None
+        """Whether it is there, or was a moment ago: a thousand units share a few."""
+        async with self._asking:
+            until, there = self._there.get(name, (0.0, False))
+            if time.monotonic() >= until:
+                found = await self._client.get(f"/api/v1/namespaces/{name}")
+                there = found is not None
+                self._there[name] = time.monotonic() + _THERE_S, there
+            return there
 
     async def ensure_namespace(self, name: str) -> None:
         """Make the namespace if there is none; one that is there is never touched,
@@ -51,16 +63,16 @@ class Writer:
             "app.kubernetes.io/managed-by": "bud-foundry",
             "pod-security.kubernetes.io/enforce": "restricted",
         }
-        await self._client.apply(
-            f"/api/v1/namespaces/{name}",
-            {
-                "apiVersion": "v1",
-                "kind": "Namespace",
-                "metadata": {"name": name, "labels": labels},
-            },
-            force=False,
-            dry_run=False,
-        )
+        manifest = {
+            "apiVersion": "v1",
+            "kind": "Namespace",
+            "metadata": {"name": name, "labels": labels},
+        }
+        path = f"/api/v1/namespaces/{name}"
+        async with self._asking:
+            if await self._client.get(path) is None:  # it may have come since
+                await self._client.apply(path, manifest, force=False, dry_run=False)
+            self._there[name] = time.monotonic() + _THERE_S, True
 
     async def write(
         self,

@@ -57,15 +57,17 @@ spec:
   scope: Namespaced
   names: {plural: GROUPs, singular: GROUP, kind: Kind}
   versions:
-    - name: v1
+"""
+SERVED = """\
+    - name: VERSION
       served: true
-      storage: true
+      storage: STORED
       schema:
         openAPIV3Schema:
           {type: object, x-kubernetes-preserve-unknown-fields: true}
 """
 CUSTOM = """
-apiVersion: GROUP.test/v1
+apiVersion: GROUP.test/VERSION
 kind: Kind
 metadata: {name: one}
 """
@@ -87,8 +89,16 @@ VALUES = 'hook: false\nimage: "main:1"\nreplicas: 1\nvariant: "0"\nrehearse: ""\
 SCHEMA = '{"properties": {"replicas": {"type": "integer"}}}'
 
 
-def pack(folder: Path, name: str, *, brings: str = "", version: str = VERSION) -> Path:
-    """A chart as its author packs it; ``brings`` names a kind that comes with it."""
+def pack(
+    folder: Path,
+    name: str,
+    *,
+    brings: str = "",
+    serves: tuple[str, ...] = ("v1",),
+    version: str = VERSION,
+) -> Path:
+    """A chart as its author packs it; ``brings`` names a kind that comes with it, in the
+    versions that it ``serves``, of which the chart uses the last."""
     chart = folder / f"{name}-{version}-source" / name
     (chart / "templates").mkdir(parents=True)
     (chart / "Chart.yaml").write_text(
@@ -100,8 +110,13 @@ def pack(folder: Path, name: str, *, brings: str = "", version: str = VERSION) -
     (chart / "templates" / "hook.yaml").write_text(HOOK)
     if brings:
         (chart / "crds").mkdir()
-        (chart / "crds" / "kind.yaml").write_text(CRD.replace("GROUP", brings))
-        (chart / "templates" / "one.yaml").write_text(CUSTOM.replace("GROUP", brings))
+        text = CRD.replace("GROUP", brings) + "".join(
+            SERVED.replace("VERSION", each).replace("STORED", str(each == "v1").lower())
+            for each in serves
+        )
+        (chart / "crds" / "kind.yaml").write_text(text)
+        text = CUSTOM.replace("GROUP", brings).replace("VERSION", serves[-1])
+        (chart / "templates" / "one.yaml").write_text(text)
     helm("package", str(chart), "--destination", str(folder))
     return folder / f"{name}-{version}.tgz"
 

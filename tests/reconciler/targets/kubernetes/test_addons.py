@@ -141,6 +141,48 @@ async def test_a_chart_may_use_the_kind_that_it_brings(
     assert live.health is Health.SERVABLE
 
 
+async def test_an_upgrade_brings_the_definitions_that_helm_would_leave(
+    world: AddonWorld, charts: tuple[Path, str], tmp_path: Path
+) -> None:
+    """Helm installs what is in `crds/` and never upgrades it: the new chart's own
+    object is of a version that only its newer definition serves."""
+    folder, place = charts
+    both = ("v1", "v2")
+    newer = pack(tmp_path, "lasting", brings="lasting", serves=both, version="2.0.0")
+    for archive in (pack(folder, "lasting", brings="lasting"), newer):
+        await asyncio.to_thread(helm, "push", str(archive), place, "--plain-http")
+    source = {"oci": f"{place}/lasting"}
+    before = await world.create(world.unit("a", source=source))
+    upgrade = world.unit("a", source=source, version="2.0.0")
+    live = await world.change(upgrade, before)
+    assert live.health is Health.SERVABLE
+    path = (
+        "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/lastings.lasting.test"
+    )
+    found = await world.client.get(path)
+    assert found is not None
+    assert [v["name"] for v in found["spec"]["versions"]] == [*both]
+
+
+async def test_what_strays_of_an_addon_is_told_without_a_look(
+    world: AddonWorld,
+) -> None:
+    await world.create(world.unit("a"))
+    path = f"/api/v1/namespaces/{world.name('a')}/configmaps"
+    config = await world.client.get(f"{path}/app-config")
+    assert config is not None
+    config["metadata"] = {k: config["metadata"][k] for k in ("name", "labels")}
+    moved, stop = asyncio.Event(), asyncio.Event()
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(world.target.watch(moved.set, stop))
+        async with asyncio.timeout(30):
+            while not moved.is_set():  # the first may go before anybody watches
+                await world.client.request("DELETE", f"{path}/app-config")
+                await world.client.request("POST", path, body=config)
+                await asyncio.sleep(0.1)
+        stop.set()
+
+
 async def test_an_addon_that_is_not_healthy_is_not_done(
     world: AddonWorld, charts: tuple[Path, str], tmp_path: Path
 ) -> None:
