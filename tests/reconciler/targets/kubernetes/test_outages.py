@@ -2,13 +2,28 @@
 
 import asyncio
 import base64
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
 
+from reconciler.plan import plan
+from reconciler.store import Owned, Ownership
 from reconciler.targets.kubernetes.record import record_id
-from reconciler.values import Action, Change, Health, Key, Live, Presence
+from reconciler.values import (
+    Action,
+    Change,
+    Commit,
+    Health,
+    Key,
+    Live,
+    Presence,
+    Unit,
+)
+from schemas.environment import EnvironmentSpec
 from schemas.errors import PermanentError, TemporaryError
+from schemas.objects import Ref
 from tests.reconciler.targets.kubernetes.foundry import (
     CANARY,
     NODES,
@@ -17,6 +32,7 @@ from tests.reconciler.targets.kubernetes.foundry import (
     world_of,
 )
 from tests.reconciler.targets.kubernetes.plane import Plane
+from tests.reconciler.targets.kubernetes.proxy import proxy_to
 from tests.renderers.kubernetes_cases import ADAPTERS
 
 SCALED = {"scaling": {"min": 1, "max": 8, "queueDepth": 5}}
@@ -27,6 +43,24 @@ async def until(world: World, key: Key, health: Health) -> Live:
         while (live := await world.look(key)).health is not health:
             await asyncio.sleep(0.05)
     return live
+
+
+@contextmanager
+def no_node_takes_a_pod(plane: Plane) -> Iterator[None]:
+    def cordon(*, on: bool | None) -> None:
+        for number in range(NODES):
+            plane.call(
+                "PATCH",
+                f"/api/v1/nodes/gpu-{number}",
+                {"spec": {"unschedulable": on}},
+                "application/merge-patch+json",
+            )
+
+    cordon(on=True)
+    try:
+        yield
+    finally:
+        cordon(on=None)
 
 
 async def scale(world: World, name: str, replicas: int, manager: str) -> None:
@@ -142,14 +176,7 @@ async def test_dynamo_3567_old_pods_do_not_make_a_new_revision_rolled(
     stuck = world.render(
         "a", {"rollout": {"readyTimeout": "2s"}}, replicas=2, max_batch=7
     )
-    for number in range(NODES):
-        world.plane.call(
-            "PATCH",
-            f"/api/v1/nodes/gpu-{number}",
-            {"spec": {"unschedulable": True}},
-            "application/merge-patch+json",
-        )
-    try:
+    with no_node_takes_a_pod(world.plane):
         with pytest.raises(TemporaryError, match="unschedulable"):
             await world.change(stuck, before)
         live = await world.look(before.key)
@@ -157,15 +184,78 @@ async def test_dynamo_3567_old_pods_do_not_make_a_new_revision_rolled(
         assert "of the new revision" in live.detail
         status = (await world.deployment("a"))["status"]
         assert status["availableReplicas"] == 2
-    finally:
-        for number in range(NODES):
-            world.plane.call(
-                "PATCH",
-                f"/api/v1/nodes/gpu-{number}",
-                {"spec": {"unschedulable": None}},
-                "application/merge-patch+json",
-            )
     assert (await until(world, before.key, Health.SERVABLE)).digest == stuck.digest
+
+
+async def test_kserve_5443_a_rollout_takes_no_model_from_who_asks_for_it(
+    world: World,
+) -> None:
+    """Not ready is not gone: the Service keeps its addresses, and what leans on the
+    endpoint (a route, at another target) has nothing to wait for or to take away."""
+    before = await world.create(world.render("a", {}, replicas=2))
+    changed = world.render(
+        "a", {"rollout": {"readyTimeout": "2s"}}, replicas=2, max_batch=7
+    )
+    path = f"/api/v1/namespaces/{world.namespace}/endpoints/a"
+
+    async def addresses() -> set[str]:
+        found = await world.client.get(path)
+        assert found is not None
+        subsets = found.get("subsets") or ()
+        return {a["ip"] for s in subsets for a in s.get("addresses") or ()}
+
+    async with asyncio.timeout(20):
+        while len(serving := await addresses()) < 2:
+            await asyncio.sleep(0.05)
+    with no_node_takes_a_pod(world.plane):
+        rollout = asyncio.ensure_future(world.change(changed, before))
+        while not rollout.done():
+            assert await addresses() == serving
+            await asyncio.sleep(0.1)
+        with pytest.raises(TemporaryError, match="unschedulable"):
+            rollout.result()
+        live = await world.look(before.key)
+        assert (live.presence, live.health) == (Presence.PRESENT, Health.APPLIED)
+        route = Key("gateway", Ref("Route", world.project, "a"))
+        unit = Unit(key=route, content=b"r", digest="d" * 64, after=(before.key,))
+        kept = Owned(unit=unit, state=Ownership.LIVE, uid="u")
+        answers = Live(key=route, presence=Presence.PRESENT, digest="d" * 64, uid="u")
+        made = plan(
+            commit=Commit(sha="c" * 40),
+            environment="local",
+            settings=EnvironmentSpec.model_validate({"take": ("Route/*",)}),
+            units={route: unit},
+            observed={route: answers, live.key: live},
+            owned={route: kept},
+            held={},
+            inputs={},
+        )
+        assert (made.steps, made.blocked, made.unchanged) == ((), (), 1)
+    assert (await until(world, before.key, Health.SERVABLE)).digest == changed.digest
+
+
+async def test_dynamo_11250_old_reads_and_lost_events_leave_no_rollout_unfinished(
+    control_plane: Plane,
+) -> None:
+    """A stale cache left a deployment "Deploying" for ever: here no event comes at all,
+    and reads after the writes say what was true before them."""
+    async with (
+        proxy_to(control_plane) as proxy,
+        world_of(control_plane, "stale", proxy.url) as world,
+    ):
+        proxy.drop_events = True
+        before = await world.create(world.unit("a"))
+        assert before.health is Health.SERVABLE
+        path = f"/apis/apps/v1/namespaces/{world.namespace}/deployments/a"
+        await world.edit(path, {"metadata": {"annotations": {"seen": "by-a-hand"}}})
+        proxy.stale_from, proxy.stale_reads = len(proxy.writes) + 1, 3
+        changed = world.unit("a", 1)
+        with pytest.raises(TemporaryError, match="changed meanwhile"):
+            await world.change(changed, before)
+        assert proxy.stale_reads < 3, "nothing old was read: it shows nothing"
+        proxy.stale_reads = 0
+        live = await world.change(changed, await world.look(before.key))
+        assert (live.digest, live.health) == (changed.digest, Health.SERVABLE)
 
 
 async def test_servable_is_an_answer_and_not_a_ready_pod(world: World) -> None:
