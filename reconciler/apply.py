@@ -18,7 +18,7 @@ from reconciler import faults
 from reconciler.ledger import INTENDED, Draft
 from reconciler.ordering import Step
 from reconciler.plan import Plan
-from reconciler.store import Journal, Owned, Ownership
+from reconciler.store import Fenced, Journal, Owned, Ownership
 from reconciler.targets.base import Paced, Progress, Target
 from reconciler.values import Action, Key, Live, Outcome, OutcomeKind, Unit
 from schemas.errors import FoundryError, TemporaryError
@@ -69,7 +69,13 @@ class Applier:
             try:
                 ready = [await settled[key] for key in step.after]
                 async with rooms[step.key.target]:
-                    outcome = await self._step(plan, step, refused, ready=all(ready))
+                    try:
+                        outcome = await self._step(
+                            plan, step, refused, ready=all(ready)
+                        )
+                    except Fenced as error:
+                        # Whoever drives it now records what becomes of it.
+                        outcome = _fenced(step, error)
                 good = outcome.kind not in (OutcomeKind.FAILED, OutcomeKind.SKIPPED)
                 return outcome
             finally:
@@ -193,6 +199,10 @@ class Applier:
             await self.journal.settle([draft], [owned])
         self.progress(step.key, error or kind)
         return Outcome(key=step.key, kind=kind, live=live, error=error, seconds=seconds)
+
+
+def _fenced(step: Step, error: Fenced) -> Outcome:
+    return Outcome(key=step.key, kind=OutcomeKind.FAILED, error=str(error))
 
 
 def _said(error: BaseException) -> str:

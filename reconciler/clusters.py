@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from pathlib import Path
@@ -25,6 +26,7 @@ from reconciler.targets.base import Target
 from reconciler.targets.helm import Charts
 from reconciler.targets.helm.command import HelmCommand
 from reconciler.targets.kubernetes import Access, Renderer, find_helm
+from reconciler.targets.kubernetes.transport import MayWrite
 from reconciler.values import Desired, Key
 from schemas.cluster import Cluster
 from schemas.errors import PermanentError, TemporaryError
@@ -61,11 +63,13 @@ class Clusters:
         read: Callable[[Credential], str],
         makers: Mapping[str, Callable[[], Maker]],
         vault: Vault,
+        may_write: MayWrite = lambda: None,
     ) -> None:
         """``memory`` is a file of ours; ``owner`` marks our objects in a cluster;
         ``checkout`` holds vendored charts; ``read`` opens a credential, in memory;
         ``makers`` opens what makes clusters, by its name; ``vault`` seals how they are
-        reached."""
+        reached; ``may_write`` is asked before each write to a cluster."""
+        self._may_write = may_write
         self._memory, self._owner, self._open_credential = memory, owner, read
         self._checkout, self._makers, self._vault = checkout, makers, vault
         self._making: dict[str, Maker] = {}
@@ -123,6 +127,7 @@ class Clusters:
             tools=self._shared(),
             credentials=self._read,
             access=access,
+            may_write=self._may_write,
         )
 
     async def _kubeconfig(self, cluster: Cluster, maker: Maker) -> Mapping[str, Any]:
@@ -170,7 +175,8 @@ class Clusters:
         for name in known.keys() - wanted.keys():
             self._vault.remove(_sealed(name))
         if wanted != known:
-            part = self._memory.with_suffix(".part")
+            # Replicas may share the folder: each writes a file of its own, of the same.
+            part = self._memory.with_suffix(f".{os.getpid()}.part")
             part.write_text(json.dumps(wanted))
             part.replace(self._memory)
         return wanted

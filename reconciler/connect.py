@@ -21,6 +21,7 @@ from reconciler.targets.kubernetes.client import Access, Client
 from reconciler.targets.kubernetes.credentials import Credentials
 from reconciler.targets.kubernetes.helm import Renderer
 from reconciler.targets.kubernetes.target import KubernetesTarget
+from reconciler.targets.kubernetes.transport import MayWrite
 from schemas.cluster import Cluster
 from schemas.errors import PermanentError
 from schemas.objects import Credential
@@ -58,6 +59,7 @@ def connect(
     tools: Tools,
     credentials: Credentials,
     access: Access | None = None,
+    may_write: MayWrite = lambda: None,
 ) -> Connected:
     """Make the targets of ``cluster``; nothing is read or asked before their first use.
 
@@ -65,7 +67,8 @@ def connect(
     objects. A kubeconfig that cannot be read makes the cluster unknown, not empty.
     Where the Cluster names an observer, everything is read with it, and the other
     kubeconfig is not opened before something is written or dry-run.
-    ``access`` is how to reach a cluster that we made ourselves.
+    ``access`` is how to reach a cluster that we made ourselves; ``may_write`` is asked
+    before each write.
     """
 
     async def declared(where: Credential | None) -> Mapping[str, Any]:
@@ -82,7 +85,7 @@ def connect(
         return read
 
     access = access or Access(kubeconfig=partial(declared, cluster.spec.credentials))
-    client = Client(access.kubeconfig, token=access.token)
+    client = Client(access.kubeconfig, token=access.token, may_write=may_write)
     looking = client
     if cluster.spec.observer is not None:
         looking = Client(partial(declared, cluster.spec.observer))

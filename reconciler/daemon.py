@@ -1,13 +1,15 @@
 """The daemon: run the line when something moved, and again after a while (I/O).
 
 `bud reconcile` runs it. Level-based: an event says only that a look is due, never
-what to do. One run at a time; a newer commit cancels the run in hand at once, and
-SIGTERM records it (laws 12 and 10). It decides nothing that `plan` could.
+what to do. A newer commit cancels the run in hand at once, and SIGTERM records it (laws
+12 and 10). What strays while a rollout takes its time is healed by another run beside
+it, for whatever the first is not at. It decides nothing that `plan` could.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
@@ -20,7 +22,7 @@ import structlog
 
 from reconciler.metrics import Metrics
 from reconciler.pipeline import Pipeline, Prepared
-from reconciler.plan import Plan
+from reconciler.plan import Plan, Waits
 from reconciler.source import Source, Tree
 from reconciler.store import Journal, Run
 from reconciler.targets.base import Supervising, Target, Watching
@@ -34,6 +36,10 @@ _log = structlog.get_logger("daemon")
 _FIRST_RETRY_S = 5.0
 _MAX_RETRY_S = 300.0
 _END_S = 5.0
+_BESIDE_S = 2.0
+"""Between two looks beside a run, at least: its own writes are events too."""
+_BESIDE_SHARE = 10
+"""A look beside a run waits this many times as long as the last look took."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -117,6 +123,10 @@ class Daemon:
         self._failures = 0
         self._wait_s = 0.0
         self._again = False
+        self._in_hand: set[Key] = set()
+        """Of every plan that is being applied, what is not settled yet."""
+        self._beside_at = math.inf
+        """When the next look may begin; never while one is being taken."""
         self._said: object = None
         self._drifted: tuple[str, ...] = ()
 
@@ -147,7 +157,8 @@ class Daemon:
 
     def _attend(self, group: asyncio.TaskGroup, stop: asyncio.Event) -> None:
         """Supervise and watch each target, for as long as it is one."""
-        targets = self._pipeline.targets
+        drives = self._pipeline.share.drives
+        targets = {n: t for n, t in self._pipeline.targets.items() if drives(n)}
         for name, (target, tasks) in list(self._attended.items()):
             if targets.get(name) is not target:
                 for task in tasks:
@@ -173,8 +184,7 @@ class Daemon:
         while not stop.is_set():
             self._due.clear()
             self._again = False
-            await self._until_superseded(stop)
-            self._attend(group, stop)
+            await self._until_superseded(group, stop)
             if not stop.is_set() and not self._again:
                 self.progress.phase = "waiting"
                 await self._next_look(stop)
@@ -185,25 +195,47 @@ class Daemon:
             async with asyncio.timeout(self._wait_s):
                 await _either(self._due, stop)
 
-    async def _until_superseded(self, stop: asyncio.Event) -> None:
-        """Run once, but stop at once when a newer tree or the end arrives."""
-        async with asyncio.TaskGroup() as group:
-            run = group.create_task(self._once())
-            guard = group.create_task(self._cancel_if_newer(run, stop))
-            await asyncio.wait([run])
-            guard.cancel()
-
-    async def _cancel_if_newer(
-        self, run: asyncio.Task[None], stop: asyncio.Event
+    async def _until_superseded(
+        self, attending: asyncio.TaskGroup, stop: asyncio.Event
     ) -> None:
-        while True:
-            await _either(self._due, stop)
-            if stop.is_set() or await self._is_newer():
-                run.cancel()
-                return
-            # Something else moved: this run goes on, and the next follows at once.
-            self._due.clear()
-            self._again = True
+        """Run, and beside it what moves meanwhile, but stop all of it at once when a
+        newer tree or the end arrives."""
+        clock = asyncio.get_running_loop().time
+        async with asyncio.TaskGroup() as group:
+            self._beside_at, due = math.inf, False
+            runs = {group.create_task(self._once())}
+            while runs:
+                limit_s = _BESIDE_S if due else _FIRST_RETRY_S
+                moved = await self._wait(runs, stop, limit_s)
+                self._again |= moved  # the last look may have missed it
+                self._attend(attending, stop)
+                runs = {run for run in runs if not run.done()}
+                if stop.is_set() or (runs and await self._is_superseded(moved=moved)):
+                    for run in runs:
+                        run.cancel()
+                    return
+                due = True
+                if runs and self._in_hand and clock() > self._beside_at:
+                    self._beside_at, due = math.inf, False
+                    runs.add(group.create_task(self._once(beside=True)))
+
+    async def _wait(
+        self, runs: set[asyncio.Task[None]], stop: asyncio.Event, limit_s: float
+    ) -> bool:
+        """Until a run ended, something moved or the time is over; whether it moved."""
+        moving = asyncio.ensure_future(_either(self._due, stop))
+        first = asyncio.FIRST_COMPLETED
+        await asyncio.wait({*runs, moving}, return_when=first, timeout=limit_s)
+        moving.cancel()
+        moved = self._due.is_set()
+        self._due.clear()
+        return moved
+
+    async def _is_superseded(self, *, moved: bool) -> bool:
+        if moved and await self._is_newer():
+            return True
+        # Another replica is to drive it, or may drive it already.
+        return not all(self._pipeline.share.drives(key.target) for key in self._in_hand)
 
     async def _is_newer(self) -> bool:
         try:
@@ -212,10 +244,11 @@ class Daemon:
             return False
         return tree.commit.sha != self.progress.commit
 
-    async def _once(self) -> None:
-        """One pass of the line, whatever comes of it."""
+    async def _once(self, *, beside: bool = False) -> None:
+        """One pass of the line, whatever comes of it; maybe beside one at work."""
         started = self._pipeline.clock()
-        self.progress.phase, self.progress.since = "reading", started
+        if not beside:
+            self.progress.phase, self.progress.since = "reading", started
         try:
             with self._metrics.run():
                 tree = await self._source.newest()
@@ -223,7 +256,7 @@ class Daemon:
                     # What we wrote is part of the tree: it must not look newer.
                     tree = await self._source.newest()
                 self.progress.commit = tree.commit.sha
-                await self._reconcile(tree, started)
+                await self._reconcile(tree, started, beside=beside)
         except ChainBrokenError:
             raise
         except FoundryError as error:
@@ -235,54 +268,32 @@ class Daemon:
             self.progress.error = ""
             self._failures = 0
 
-    async def _reconcile(self, tree: Tree, started: datetime) -> None:
-        rolled = [d.said for d in self._pipeline.store.decisions()]
-        await self._pipeline.note_decisions(self._journal)
+    async def _reconcile(self, tree: Tree, started: datetime, *, beside: bool) -> None:
+        await self._note_decisions()
         gate, pins = self._options.gate, None
         if gate is not None:
             tree, pins = await gate.admit(tree)
-        prepared = await self._pipeline.prepare(tree, pins)
+        prepared = await self._look(tree, pins)
         self._pipeline.check_signed(prepared, tree)
         made = prepared.plan
         self._options.follow(prepared)
-        for said in rolled:
-            if said.startswith("rollback"):
-                await self._announce("rollback", said)
-        await self._announce_drift(made)
+        if not beside:
+            await self._announce_drift(made)
         if gate is not None and pins is not None:
             await gate.check(made)
-            await self._pipeline.note_decisions(self._journal)
+            await self._note_decisions()
             if made.empty:
                 await gate.report(made, ())
-        self.progress.plan, self.progress.phase = made, "applying"
-        self._metrics.planned(made, len(prepared.observed))
-        self._explain(made)
-        self._pace(prepared, settled=made.empty)
+        if not beside or not made.empty:
+            self.progress.plan, self.progress.phase = made, "applying"
+            self._metrics.planned(made, len(prepared.observed))
+            self._explain(made)
+            self._pace(prepared, settled=made.empty)
         if made.empty:
-            await self._try_canaries(prepared)
+            if not beside:
+                await self._try_canaries(prepared)
             return
-        run = Run(
-            id=uuid4().hex,
-            environment=made.environment,
-            commit=made.commit.sha,
-            plan=made.digest,
-            started_at=started,
-        )
-        self._pipeline.store.start_run(run)
-        outcomes: tuple[Outcome, ...] = ()
-        result = "interrupted"
-        try:
-            outcomes = await self._pipeline.execute(
-                made, self._journal, actor=self._actor, progress=self._tell
-            )
-            failed = any(o.kind is OutcomeKind.FAILED for o in outcomes)
-            result = "failed" if failed else "done"
-        finally:
-            self.progress.steps.clear()
-            self._metrics.applied(outcomes)
-            self._pipeline.store.end_run(
-                _ended(run, self._pipeline.clock(), result, outcomes)
-            )
+        result, outcomes = await self._apply(made, started)
         if gate is not None and pins is not None:
             await gate.report(made, outcomes)
         else:
@@ -292,9 +303,60 @@ class Daemon:
             self._wait_s = 0.0  # applied means seen: look again at once
         _log.info("applied", result=result, plan=made.digest[:12], steps=len(outcomes))
 
+    async def _note_decisions(self) -> None:
+        if not self._pipeline.share.drives(""):
+            return
+        said = [decision.said for decision in self._pipeline.store.decisions()]
+        await self._pipeline.note_decisions(self._journal)
+        for rolled in said:
+            if rolled.startswith("rollback"):
+                await self._announce("rollback", rolled)
+
+    async def _look(self, tree: Tree, pins: Mapping[str, str] | None) -> Prepared:
+        clock = asyncio.get_running_loop().time
+        began = clock()
+        try:
+            return await self._pipeline.prepare(tree, pins, frozenset(self._in_hand))
+        finally:
+            took = clock() - began
+            self._beside_at = clock() + max(_BESIDE_S, _BESIDE_SHARE * took)
+
+    async def _apply(
+        self, made: Plan, started: datetime
+    ) -> tuple[str, tuple[Outcome, ...]]:
+        run = Run(
+            id=uuid4().hex,
+            environment=made.environment,
+            commit=made.commit.sha,
+            plan=made.digest,
+            started_at=started,
+        )
+        self._pipeline.store.start_run(run)
+        keys = {step.key for step in made.steps}
+        self._in_hand |= keys
+        outcomes: tuple[Outcome, ...] = ()
+        result = "interrupted"
+        try:
+            outcomes = await self._pipeline.execute(
+                made, self._journal, actor=self._actor, progress=self._tell
+            )
+            failed = any(o.kind is OutcomeKind.FAILED for o in outcomes)
+            result = "failed" if failed else "done"
+        finally:
+            self._in_hand -= keys
+            for key in keys:
+                self.progress.steps.pop(key, None)
+            self._metrics.applied(outcomes)
+            self._pipeline.store.end_run(
+                _ended(run, self._pipeline.clock(), result, outcomes)
+            )
+        return result, outcomes
+
     async def _try_canaries(self, prepared: Prepared) -> None:
         """Only of a settled world: while steps run, who answers changes."""
-        if self._options.trials is not None and await self._options.trials(prepared):
+        trials = self._options.trials
+        ours = trials is not None and self._pipeline.share.drives("gateway")
+        if trials is not None and ours and await trials(prepared):
             self._wait_s = 0.0
 
     async def _announce(self, event: str, text: str) -> None:
@@ -317,7 +379,7 @@ class Daemon:
         await self._announce("failure" if failed else "apply", "\n".join(lines))
 
     async def _export(self) -> None:
-        if self._options.witness is None:
+        if self._options.witness is None or not self._pipeline.share.drives(""):
             return
         try:
             await self._options.witness()
@@ -361,6 +423,8 @@ class Daemon:
             unchanged=made.unchanged,
         )
         for item in made.blocked:
+            if item.waits is Waits.IN_HAND:
+                continue
             _log.warning(
                 "waits", object=str(item.key), reason=item.waits, detail=item.detail
             )
@@ -369,6 +433,7 @@ class Daemon:
 
     def _tell(self, key: Key, doing: str) -> None:
         if doing in tuple(OutcomeKind):
+            self._in_hand.discard(key)
             self.progress.steps.pop(key, None)
         else:
             self.progress.steps[key] = doing

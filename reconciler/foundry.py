@@ -55,6 +55,8 @@ class Home:
     root: Path
     url: str
     """Of the store."""
+    replica: str = ""
+    """Of several daemons that share this state, which one."""
 
     @property
     def ledger_key(self) -> Path:
@@ -81,7 +83,7 @@ class Home:
     @property
     def daemon(self) -> Path:
         """Who runs the daemon and where it answers, while it runs."""
-        return self.root / "daemon.json"
+        return self._own("daemon.json")
 
     @property
     def daemon_log(self) -> Path:
@@ -100,7 +102,10 @@ class Home:
 
     @property
     def source(self) -> Path:
-        return self.root / "source"
+        return self._own("source")
+
+    def _own(self, name: str) -> Path:
+        return self.root / (f"{self.replica}.{name}" if self.replica else name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,14 +135,15 @@ def _private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
 
 
-def home_of(repo: Path, environment: str, state: str | None) -> Home:
+def home_of(repo: Path, environment: str, state: str | None, replica: str = "") -> Home:
     """``state`` is a folder, the URL of a store, or nothing for ``.bud/``."""
     root = repo / ".bud" / environment
     if state is not None and "://" in state:
-        return Home(root=root, url=state)
+        return Home(root=root, url=state, replica=replica)
     if state is not None:
         root = Path(state) / environment
-    return Home(root=root, url=f"sqlite:///{root.resolve() / 'state.db'}")
+    url = f"sqlite:///{root.resolve() / 'state.db'}"
+    return Home(root=root, url=url, replica=replica)
 
 
 def makers_of(
@@ -178,14 +184,22 @@ def reader_of(
 
 @contextmanager
 def open_foundry(
-    repo: Path, environment: str, state: str | None = None
+    repo: Path,
+    environment: str,
+    state: str | None = None,
+    *,
+    replica: str = "",
+    may_write: Callable[[], None] = lambda: None,
 ) -> Iterator[Foundry]:
     """Open the state of one environment, made when it is not there yet.
+
+    ``replica`` names this one of several daemons; ``may_write`` is asked before each
+    write to a cluster.
 
     Raises:
         PermanentError: the store cannot be opened, or a newer version wrote it.
     """
-    home = home_of(repo, environment, state)
+    home = home_of(repo, environment, state, replica)
     home.root.mkdir(parents=True, exist_ok=True, mode=0o700)
     home.gateway_config.parent.mkdir(exist_ok=True)
     home.local_key()  # the gateway's config may refer to its hash
@@ -214,6 +228,7 @@ def open_foundry(
             read=read,
             makers=makers_of(home, environment, read),
             vault=Vault(home.vault),
+            may_write=may_write,
         ),
         clock=now,
         mask=mask,

@@ -11,7 +11,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
+from types import MappingProxyType
 
+from reconciler.store import Owned
 from reconciler.targets.base import Patient, Target
 from reconciler.values import Key, Live, Presence
 
@@ -22,6 +24,7 @@ _GRACE_S = 1.0
 """What a look spends on a target that was silent in the one before."""
 
 _Found = Mapping[Key, Live]
+_NONE: Mapping[Key, Owned] = MappingProxyType({})
 
 
 async def observe(
@@ -44,21 +47,27 @@ class Observer:
         targets: Mapping[str, Target],
         keys: Collection[Key],
         mask: Callable[[str], str] = str,
+        owned: Mapping[Key, Owned] = _NONE,
+        drives: Callable[[str], bool] = lambda _: True,
     ) -> Mapping[Key, Live]:
         """What lives under ``keys``, and whatever else the targets say is ours.
 
-        ``mask`` takes secrets out of what they say.
+        ``mask`` takes secrets out of what they say. What another replica ``drives`` is
+        as the inventory says.
         """
-        asked: dict[str, list[Key]] = {name: [] for name in targets}
+        asked: dict[str, list[Key]] = {name: [] for name in targets if drives(name)}
         for key in keys:
-            asked.setdefault(key.target, []).append(key)
+            if drives(key.target):
+                asked.setdefault(key.target, []).append(key)
         async with asyncio.TaskGroup() as group:
             tasks = [
                 group.create_task(self._ask(targets.get(name), name, some))
                 for name, some in asked.items()
             ]
         found = {key: live for task in tasks for key, live in task.result().items()}
-        return {key: _masked(live, mask) for key, live in found.items()}
+        elsewhere = [key for key in keys if not drives(key.target)]
+        said = {key: _masked(live, mask) for key, live in found.items()}
+        return said | _recorded(elsewhere, owned)
 
     async def _ask(
         self, target: Target | None, name: str, keys: Collection[Key]
@@ -105,3 +114,19 @@ def _masked(live: Live, mask: Callable[[str], str]) -> Live:
 
 def _unknown(keys: Collection[Key], why: str) -> dict[Key, Live]:
     return {key: Live(key=key, presence=Presence.UNKNOWN, detail=why) for key in keys}
+
+
+def _recorded(keys: Collection[Key], owned: Mapping[Key, Owned]) -> dict[Key, Live]:
+    """What the inventory says of objects that other replicas look at."""
+    return {
+        key: Live(
+            key=key,
+            presence=Presence.PRESENT,
+            digest=mine.unit.digest,
+            uid=mine.uid,
+            version=mine.version,
+        )
+        if (mine := owned.get(key))
+        else Live(key=key, presence=Presence.ABSENT)
+        for key in keys
+    }

@@ -33,6 +33,7 @@ class Waits(StrEnum):
     DEPENDS = "depends"
     DEPENDED_ON = "depended-on"
     HEAL = "heal-off"
+    IN_HAND = "in-hand"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,6 +131,8 @@ class _Graph:
                 continue
             if deleting and self._leans(key, step.key):
                 waits, detail = Waits.DEPENDED_ON, f"{key.ref} still refers to it"
+            elif not deleting and self._in_hand(key):
+                waits, detail = Waits.DEPENDS, f"it needs {key.ref}, which is in hand"
             elif not deleting and self._missing(key):
                 waits, detail = Waits.DEPENDS, f"it needs {key.ref}, which is not there"
             else:
@@ -141,6 +144,10 @@ class _Graph:
     def _leans(self, dependent: Key, key: Key) -> bool:
         unit = self._units.get(dependent)
         return dependent in self._blocked or (unit is not None and key in unit.after)
+
+    def _in_hand(self, key: Key) -> bool:
+        found = self._blocked.get(key)
+        return found is not None and found.waits is Waits.IN_HAND
 
     def _missing(self, key: Key) -> bool:
         return seen(self._observed, key).presence is not Presence.PRESENT

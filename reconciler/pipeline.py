@@ -11,7 +11,7 @@ after it, in a ledger that can be proven.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
@@ -33,6 +33,7 @@ from reconciler.preview import preview
 from reconciler.render import Renderer
 from reconciler.resolve import Memo, resolve
 from reconciler.rollback import stood_in
+from reconciler.share import Alone, Share, in_hand_elsewhere
 from reconciler.source import Tree
 from reconciler.store import Journal, Store
 from reconciler.targets.base import Progress, Target
@@ -82,6 +83,7 @@ class Pipeline:
     store: Store
     clock: Callable[[], datetime]
     mask: Callable[[str], str] = str
+    share: Share = field(default_factory=Alone)
     _files: reading.Cache = field(default_factory=dict)
     _describing: Lock = field(default_factory=Lock)
     """A cancelled look may still describe when the next one begins."""
@@ -102,23 +104,29 @@ class Pipeline:
         return bool(moved)
 
     async def prepare(
-        self, tree: Tree, pins: Mapping[str, str] | None = None
+        self,
+        tree: Tree,
+        pins: Mapping[str, str] | None = None,
+        in_hand: Collection[Key] = (),
     ) -> Prepared:
-        """From a checkout to a plan. Reads, and changes nothing.
+        """From a checkout to a plan. Reads, and changes nothing of any target.
 
         ``pins`` are inputs of a review: the plan is good only while they hold.
+        ``in_hand`` are objects that an earlier plan is still at.
         """
         # In a thread: a large spec takes seconds, and the loop keeps engines alive.
         resolved, rendered = await asyncio.to_thread(self.describe, tree)
         desired = resolved.desired
         if self.clusters is not None:
             await self.clusters.follow(desired, self.store.inventory(), self.targets)
+        await self.share.settle({*self.targets}, in_hand)
         made, observed = await self.compare(
             tree.commit,
             desired.environment.spec,
             rendered,
             {**inputs_of(rendered.units, desired.lock), **(pins or {})},
             decided=partial(decision_of, desired.lock),
+            in_hand=in_hand,
         )
         return Prepared(
             plan=made, resolved=resolved, rendered=rendered, observed=observed
@@ -138,11 +146,13 @@ class Pipeline:
         rendered: Rendered,
         inputs: Mapping[str, str],
         decided: Callable[[Ref], Mapping[str, object] | None] = lambda _: None,
+        in_hand: Collection[Key] = (),
     ) -> tuple[Plan, Mapping[Key, Live]]:
         """observe, plan: what is rendered against what lives."""
         owned, frozen = self.store.inventory(), self.store.frozen()
         keys = {*rendered.units, *owned}
-        observed = await self._observer.look(self.targets, keys, self.mask)
+        drives, look = self.share.drives, self._observer.look
+        observed = await look(self.targets, keys, self.mask, owned, drives)
         units = stood_in(rendered.units, frozen=frozen, owned=owned, observed=observed)
         made = plan(
             commit=commit,
@@ -151,7 +161,8 @@ class Pipeline:
             units=units,
             observed=observed,
             owned=owned,
-            held=held(
+            held=in_hand_elsewhere(keys, drives, in_hand)
+            | held(
                 keys,
                 units=units,
                 history=records(reversed(self.store.log.entries(limit=_HISTORY))),

@@ -264,6 +264,8 @@ def _waits(
     settings: EnvironmentSpec,
 ) -> tuple[Waits, str] | None:
     live = seen(observed, step.key)
+    if step.key in held and held[step.key][0] is Waits.IN_HAND:
+        return held[step.key]
     if live.presence is Presence.UNKNOWN:
         for key in step.change.unit.after if step.change.unit else ():
             # A place that is not made yet cannot be read, and nothing is wrong.
@@ -289,6 +291,10 @@ def _guard_deletes(
     for key, step in steps.items():
         if step.change.action is Action.DELETE:
             doomed[key.ref.kind].add(key)
+    for key, item in blocked.items():
+        # What somebody else deletes of the same commit counts as much.
+        if item.waits is Waits.IN_HAND and item.action is Action.DELETE:
+            doomed[key.ref.kind].add(key)
     for kind, keys in doomed.items():
         refs = {key.ref for key in keys}
         allowed = max(1, existing[kind] * settings.deletions.percent // 100)
@@ -299,10 +305,10 @@ def _guard_deletes(
             f"{len(refs)} of {existing[kind]} {kind} objects would be deleted, more than "
             f"{allowed}: add {token!r} to deletions.confirm of the environment"
         )
-        for key in keys:
-            change = steps.pop(key).change
+        for key in keys & steps.keys():
+            del steps[key]
             blocked[key] = Blocked(
-                key=key, action=change.action, waits=Waits.MASS_DELETE, detail=detail
+                key=key, action=Action.DELETE, waits=Waits.MASS_DELETE, detail=detail
             )
 
 

@@ -19,6 +19,7 @@ from structlog.typing import EventDict
 
 from reconciler.foundry import Foundry, open_foundry
 from reconciler.source import Checkout
+from reconciler.targets.kubernetes.lease import Lease
 from schemas.errors import FoundryError
 from schemas.objects import Ref
 
@@ -34,8 +35,15 @@ class Context:
     level: str
 
     @contextmanager
-    def foundry(self) -> Iterator[Foundry]:
-        with open_foundry(self.repo, self.environment, self.state) as foundry:
+    def foundry(self, lease: Lease | None = None) -> Iterator[Foundry]:
+        """``lease``: of this process, where it is one of several that share."""
+        with open_foundry(
+            self.repo,
+            self.environment,
+            self.state,
+            replica=lease.replica if lease else "",
+            may_write=lease.check if lease else _always,
+        ) as foundry:
             self.start_log(foundry.mask)
             try:
                 yield foundry
@@ -84,6 +92,10 @@ onto_option = click.option(
     "--onto", default="main", show_default=True, metavar="BRANCH",
     help="Where a change that is proposed is to be merged.",
 )  # fmt: skip
+
+
+def _always() -> None:
+    """Who drives everything may write."""
 
 
 def actor(role: str = "") -> str:

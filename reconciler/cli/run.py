@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -22,22 +23,26 @@ from reconciler.cli.operate import tell
 from reconciler.daemon import Daemon, Options
 from reconciler.daemon_http import ask_daemon, serve
 from reconciler.forge import Forge
-from reconciler.foundry import Foundry
+from reconciler.foundry import Foundry, now
+from reconciler.graduate import graduate
 from reconciler.metrics import Metrics
 from reconciler.notify import Notifier
 from reconciler.pipeline import Prepared
 from reconciler.proposal import Grounds, Published, publish
 from reconciler.render import find
+from reconciler.replica import Replica
 from reconciler.revert import revert
 from reconciler.review.connect import Reviews, connect
 from reconciler.review.service import reviewing
 from reconciler.source import RemoteBranch, Source
 from reconciler.store import Frozen
+from reconciler.targets.kubernetes.lease import Lease, open_lease
 from reconciler.trials import Trials
 from reconciler.values import Desired
 from renderers.gateway import USAGE
 from schemas.catalog import catalog
 from schemas.endpoint import Endpoint
+from schemas.errors import PermanentError
 from schemas.model import Model
 from schemas.notification import Notification
 from schemas.objects import DEFAULT_PROJECT, Ref
@@ -61,28 +66,59 @@ _LOOK_S = 0.2
 @click.option(
     "--port", default=0, show_default=True, help="Of metrics and health, on loopback."
 )
+@click.option(
+    "--replica",
+    metavar="NAME",
+    help="Share the environment with other daemons, as this one of them.",
+)
+@click.option(
+    "--leases",
+    metavar="KUBECONFIG",
+    help="Of the cluster that holds their Leases, or `in-cluster`.",
+)
+@click.option("--lease-namespace", default="bud-system", show_default=True)
+@click.option("--lease-seconds", default=15, show_default=True, type=click.IntRange(min=3),
+              help="After so long without a sign of life others take over.")  # fmt: skip
 @pass_context
-def reconcile(
+def reconcile(  # noqa: PLR0913 - the options of a verb
     context: Context,
+    *,
     remote: str | None,
     branch: str,
     allowed_signers: Path | None,
-    resolving: bool,  # noqa: FBT001
+    resolving: bool,
     port: int,
+    replica: str | None,
+    leases: str | None,
+    lease_namespace: str,
+    lease_seconds: int,
 ) -> None:
     """Run the daemon: make the world match, and keep it so."""
     if remote is not None and resolving:
         raise click.UsageError(
             "--resolve writes to a checkout: it cannot go with --remote"
         )
-    with context.foundry() as foundry:
+    if (replica is None) != (leases is None):
+        raise click.UsageError("--replica and --leases go together")
+    lease = None
+    if replica is not None and leases is not None:
+        lease = open_lease(
+            leases,
+            namespace=lease_namespace,
+            environment=context.environment,
+            replica=replica,
+            seconds=lease_seconds,
+            clock=now,
+        )
+    with context.foundry(lease) as foundry:
         source: Source = context.checkout
         where = None if remote is None else (remote, branch)
         if remote is not None:
             source = RemoteBranch(
                 remote, branch, foundry.home.source, signers=allowed_signers
             )
-        asyncio.run(_reconcile(foundry, source, port, where, resolving=resolving))
+        running = _reconcile(foundry, source, port, where, lease, resolving=resolving)
+        asyncio.run(running)
 
 
 async def _reconcile(
@@ -90,6 +126,7 @@ async def _reconcile(
     source: Source,
     port: int,
     remote: tuple[str, str] | None,
+    lease: Lease | None,
     *,
     resolving: bool,
 ) -> None:
@@ -111,11 +148,24 @@ async def _reconcile(
         store,
         foundry.home.gateway_config.with_name(USAGE),
         propose=partial(_propose_revert, foundry, grounds, forge),
+        promote=partial(_propose_graduation, foundry, grounds, forge),
         clock=foundry.pipeline.clock,
     )
-    with foundry.store.lead(actor("daemon")) as journal:
+    if lease is not None and reviews is not None:
+        raise PermanentError(
+            "cannot share an environment whose changes come by pull request",
+            hint="an approved plan is one, and is applied by one daemon",
+        )
+    async with AsyncExitStack() as stack:
+        pipeline, replica = foundry.pipeline, None
+        if lease is None:
+            journal = stack.enter_context(store.lead(actor("daemon")))
+        else:
+            journal = stack.enter_context(store.share())
+            replica = Replica(lease, store.shards, journal)
+            pipeline = replace(pipeline, share=replica)
         daemon = Daemon(
-            foundry.pipeline,
+            pipeline,
             source,
             journal,
             actor=actor("daemon"),
@@ -132,16 +182,15 @@ async def _reconcile(
             ),
         )
         where = foundry.home.daemon
-        async with AsyncExitStack() as stack:
-            await stack.enter_async_context(foundry.session())
+        await stack.enter_async_context(foundry.session())
+        await stack.enter_async_context(serve(daemon, metrics, port=port, where=where))
+        if reviews is not None:
             await stack.enter_async_context(
-                serve(daemon, metrics, port=port, where=where)
+                reviewing(reviews.reviewer, reviews.receiver, moved=daemon.look)
             )
-            if reviews is not None:
-                await stack.enter_async_context(
-                    reviewing(reviews.reviewer, reviews.receiver, moved=daemon.look)
-                )
-            await daemon.run(stop)
+        if replica is not None:
+            await stack.enter_async_context(replica.keeping(daemon.look))
+        await daemon.run(stop)
 
 
 async def _propose_revert(
@@ -155,6 +204,18 @@ async def _propose_revert(
     pipeline = foundry.pipeline
     made = await revert(grounds, pipeline, foundry.store.log, ref, items, reason)
     return await publish(grounds, made.proposal, forge, pipeline.mask)
+
+
+async def _propose_graduation(
+    foundry: Foundry,
+    grounds: Grounds,
+    forge: Forge | None,
+    ref: Ref,
+    endpoint: str,
+    reason: str,
+) -> Published:
+    made = await graduate(grounds, foundry.environment, ref, endpoint, reason)
+    return await publish(grounds, made, forge, foundry.mask)
 
 
 def _channels(prepared: Prepared) -> Iterator[Notification]:

@@ -3,10 +3,13 @@
 from reconciler.store.journal import Journal
 from reconciler.store.log import Log
 from reconciler.store.reviews import Review, Reviews
+from reconciler.store.shards import Shards
 from reconciler.store.store import Store, open_store
 from reconciler.store.values import (
     Decision,
+    Fenced,
     Frozen,
+    Holder,
     Leader,
     Owned,
     Ownership,
@@ -17,7 +20,9 @@ from reconciler.store.values import (
 
 __all__ = [
     "Decision",
+    "Fenced",
     "Frozen",
+    "Holder",
     "Journal",
     "Leader",
     "Log",
@@ -27,6 +32,7 @@ __all__ = [
     "Reviews",
     "Run",
     "SavedPlan",
+    "Shards",
     "Store",
     "Suspension",
     "open_store",

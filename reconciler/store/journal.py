@@ -1,10 +1,12 @@
 """The only way into the ledger and the inventory (I/O).
 
-`Store.lead` hands one to the leader. Many tasks await it at once; one thread
+`Store.lead` hands one to the leader, `Store.share` one to each replica. Many tasks await it at once; one thread
 gathers what is waiting and commits it together, so that a hundred appends cost
 one fsync. An awaited call returns once its entries, its inventory rows and a
 signed checkpoint are on the disk, all of them or none.
 
+Replicas share one chain: whoever appends holds the others off for one transaction, goes
+on from where they ended, and is refused for a shard that was claimed since by another.
 It never decides what to write, and after a failed write it writes no more.
 """
 
@@ -12,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -32,11 +34,14 @@ from reconciler.ledger import (
     sign_checkpoint,
 )
 from reconciler.ledger.merkle import Tree, leaf_hash
+from reconciler.sharding import shard_of
 from reconciler.store import rows, tables
 from reconciler.store.database import put, writing
 from reconciler.store.leadership import check_leader
+from reconciler.store.log import Log
+from reconciler.store.shards import fenced_off
 from reconciler.store.tables import checkpoints, inventory, ledger
-from reconciler.store.values import Decision, Owned, Ownership
+from reconciler.store.values import Decision, Fenced, Owned, Ownership
 from reconciler.values import Key, Unit
 from schemas.errors import FoundryError, PermanentError, TemporaryError
 
@@ -50,6 +55,7 @@ signed again, for their roots can be computed again."""
 
 
 _Answer = tuple[Entry, ...] | Exception
+_End = tuple[Tree, bytes]
 _Waiter = asyncio.Future[tuple[Entry, ...]]
 
 
@@ -75,12 +81,16 @@ class Journal:
         generation: int,
         signer: Signer,
         clock: Callable[[], datetime],
-        tree: Tree,
-        head: bytes,
+        end: _End,
+        log: Log,
+        claims: Mapping[str, int] | None,
     ) -> None:
+        """``claims``: None where one leads alone."""
         self.generation = generation
+        self.claims = claims
+        """Shard -> token; replaced as a whole by whoever claims and releases."""
         self._connection, self._signer, self._clock = connection, signer, clock
-        self._tree, self._head = tree, head
+        self._end, self._log = end, log
         self._failure: FoundryError | None = None
         self._closed = False
         self._submitting = threading.Lock()
@@ -196,7 +206,7 @@ class Journal:
     def _answer(self, batch: list[_Request]) -> None:
         answers: list[_Answer]
         try:
-            answers = [*self._commit(batch)]
+            answers = self._commit(batch)
         except Exception as error:  # noqa: BLE001  a waiter must get an answer
             answers = [error] * len(batch)
         # One wake-up for each loop, not for each waiter: a wake-up costs a system
@@ -209,15 +219,40 @@ class Journal:
             with suppress(RuntimeError):  # a closed loop has nobody waiting any more
                 loop.call_soon_threadsafe(_tell, told)
 
-    def _commit(self, batch: list[_Request]) -> list[tuple[Entry, ...]]:
+    def _commit(self, batch: list[_Request]) -> list[_Answer]:
         if self._failure is not None:
             raise PermanentError(
                 f"cannot append to ledger: an earlier write failed: {self._failure}",
                 hint="lead again: the ledger goes on from what is on the disk",
             )
-        tree, head = Tree(self._tree.size, self._tree.peaks), self._head
-        written, lines = [], []
+        try:
+            with writing(self._connection, "append to ledger") as transaction:
+                check_leader(transaction, self.generation)
+                answers, end = self._append(transaction, batch)
+        except FoundryError as error:
+            # After a failed fsync nobody knows what the disk holds, and a lost
+            # session took the lock with it. Only a turn that never came is safe.
+            if not isinstance(error, TemporaryError) or self._connection.invalidated:
+                self._failure = error
+            raise
+        self._end = end
+        return answers
+
+    def _append(
+        self, transaction: Connection, batch: list[_Request]
+    ) -> tuple[list[_Answer], _End]:
+        claims, (tree, head) = self.claims, self._end
+        fenced = frozenset[str]()
+        if claims is not None:
+            fenced = fenced_off(transaction, claims)
+            if self._log.size(transaction) != tree.size:
+                tree, head = self._log.end(transaction)
+        tree = Tree(tree.size, tree.peaks)
+        answers, lines, taken = list[_Answer](), list[dict[str, object]](), []
         for request in batch:
+            if claims is not None and (shard := _foreign(request, claims, fenced)):
+                answers.append(Fenced(shard))
+                continue
             sealed = []
             for draft in request.entries:
                 entry = replace(draft, seq=tree.size, prev=head.hex())
@@ -226,20 +261,18 @@ class Journal:
                 nodes = tree.append(leaf_hash(line))
                 lines.append(rows.of_entry(entry, line, head, nodes))
                 sealed.append(entry)
-            written.append(tuple(sealed))
-        try:
-            self._store(batch, lines, tree)
-        except FoundryError as error:
-            # After a failed fsync nobody knows what the disk holds, and a lost
-            # session took the lock with it. Only a turn that never came is safe.
-            if not isinstance(error, TemporaryError) or self._connection.invalidated:
-                self._failure = error
-            raise
-        self._tree, self._head = tree, head
-        return written
+            taken.append(request)
+            answers.append(tuple(sealed))
+        if taken:
+            self._insert(transaction, taken, lines, tree)
+        return answers, (tree, head)
 
-    def _store(
-        self, batch: list[_Request], lines: list[dict[str, object]], tree: Tree
+    def _insert(
+        self,
+        transaction: Connection,
+        batch: list[_Request],
+        lines: list[dict[str, object]],
+        tree: Tree,
     ) -> None:
         checkpoint = sign_checkpoint(self._signer, tree.size, tree.root())
         block = checkpoint.size // _KEEP_EVERY * _KEEP_EVERY
@@ -252,22 +285,31 @@ class Journal:
         kept = [rows.of_owned(item, at) for at, item in changes.values() if item]
         former = [rows.of_unit(unit) for request in batch for unit in request.former]
         decided = [item for request in batch for item in request.decided]
-        with writing(self._connection, "append to ledger") as transaction:
-            check_leader(transaction, self.generation)
-            transaction.execute(insert(ledger), lines)
-            if changes:
-                transaction.execute(_LEAVE, [rows.of_key(key) for key in changes])
-            if kept:
-                transaction.execute(insert(inventory), kept)
-            for row in former:
-                put(transaction, tables.former, row, replace=True)
-            if decided:
-                taken = tables.decisions.c.id.in_(decided)
-                transaction.execute(delete(tables.decisions).where(taken))
-            transaction.execute(delete(checkpoints).where(superseded))
-            transaction.execute(
-                insert(checkpoints), {"size": checkpoint.size, "note": checkpoint.note}
-            )
+        transaction.execute(insert(ledger), lines)
+        if changes:
+            transaction.execute(_LEAVE, [rows.of_key(key) for key in changes])
+        if kept:
+            transaction.execute(insert(inventory), kept)
+        for row in former:
+            put(transaction, tables.former, row, replace=True)
+        if decided:
+            taken = tables.decisions.c.id.in_(decided)
+            transaction.execute(delete(tables.decisions).where(taken))
+        transaction.execute(delete(checkpoints).where(superseded))
+        transaction.execute(
+            insert(checkpoints), {"size": checkpoint.size, "note": checkpoint.note}
+        )
+
+
+def _foreign(
+    request: _Request, claims: Mapping[str, int], fenced: Collection[str]
+) -> str:
+    """The shard of a request that is not ours to write about, if any."""
+    for entry in request.entries:
+        shard = shard_of(entry.target)
+        if shard not in claims or shard in fenced:
+            return shard
+    return ""
 
 
 def _tell(told: list[tuple[_Waiter, _Answer]]) -> None:

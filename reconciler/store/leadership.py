@@ -1,7 +1,7 @@
-"""One writer at a time, and proof of it (I/O).
+"""One writer at a time, or replicas that share, and proof of it (I/O).
 
-`Store.lead` uses it. The lock keeps honest writers apart: a file lock beside a
-SQLite database, a session's advisory lock in PostgreSQL, both gone with the
+`Store.lead` and `Store.share` use it. The lock keeps honest writers apart: a file lock
+beside a SQLite database, a session's advisory lock in PostgreSQL, both gone with the
 process that held them. The generation stops a writer that lost the lock and
 does not know it: every append compares it within its transaction.
 """
@@ -18,7 +18,7 @@ from pathlib import Path
 from sqlalchemy import Connection, Engine, select, text, update
 
 from reconciler.store.database import explain, reading, writing
-from reconciler.store.tables import leadership
+from reconciler.store.tables import leadership, shards
 from reconciler.store.values import Leader
 from schemas.errors import FoundryError, PermanentError, TemporaryError
 
@@ -30,22 +30,25 @@ _RETRY_S = 5.0
 
 
 @contextmanager
-def hold(engine: Engine) -> Iterator[Connection]:
+def hold(engine: Engine, *, shared: bool = False) -> Iterator[Connection]:
     """Hold the lock, and the connection to write with, until the block is left.
+
+    ``shared``: with others that share, and with nobody who leads alone.
 
     Raises:
         TemporaryError: somebody else holds it; says who.
     """
     if engine.dialect.name == "sqlite":
-        with _file_lock(engine), engine.connect() as connection:
+        with _file_lock(engine, shared=shared), engine.connect() as connection:
             yield connection
         return
+    mode = "_shared" if shared else ""
     with explain("lead store"):
         connection = engine.connect()
     with connection:
         try:
             with writing(connection, "lead store"):
-                taken = text(f"SELECT pg_try_advisory_lock({_LEADER_LOCK})")
+                taken = text(f"SELECT pg_try_advisory_lock{mode}({_LEADER_LOCK})")
                 if not connection.execute(taken).scalar():
                     raise _taken(engine)
             yield connection
@@ -53,12 +56,13 @@ def hold(engine: Engine) -> Iterator[Connection]:
             # A closed session keeps its lock until the server has seen it; a lost one
             # has none to give back.
             with suppress(FoundryError), writing(connection, "end leading"):
-                connection.execute(text(f"SELECT pg_advisory_unlock({_LEADER_LOCK})"))
+                done = text(f"SELECT pg_advisory_unlock{mode}({_LEADER_LOCK})")
+                connection.execute(done)
             connection.invalidate()
 
 
 @contextmanager
-def _file_lock(engine: Engine) -> Iterator[None]:
+def _file_lock(engine: Engine, *, shared: bool) -> Iterator[None]:
     path = Path(f"{engine.url.database}.lock")
     try:
         descriptor = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
@@ -66,7 +70,8 @@ def _file_lock(engine: Engine) -> Iterator[None]:
         raise PermanentError(f"cannot lead store: {error}") from error
     try:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            how = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+            fcntl.flock(descriptor, how | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise _taken(engine) from error
         yield
@@ -75,10 +80,14 @@ def _file_lock(engine: Engine) -> Iterator[None]:
 
 
 def _taken(engine: Engine) -> TemporaryError:
-    leader = current_leader(engine)
+    with reading(engine, "read leader") as connection:
+        holders = select(shards.c.holder).where(shards.c.holder != "").distinct()
+        sharing = sorted(connection.execute(holders).scalars())
+        leader = _leader(connection)
+    who = f"{', '.join(sharing)} share it" if sharing else f"{leader} leads it"
     return TemporaryError(
-        f"cannot lead store: {leader} leads it",
-        hint="one process applies at a time; wait for it or stop it",
+        f"cannot lead store: {who}",
+        hint="one process applies at a time, or replicas do; wait, or stop them",
         retry_after_s=_RETRY_S,
     )
 

@@ -167,6 +167,11 @@ class Log:
             )
         return head
 
+    def size(self, connection: Connection) -> int:
+        """How many entries there are."""
+        last = self._last(connection)
+        return last.seq + 1 if last else 0
+
     def end(self, connection: Connection) -> tuple[Tree, bytes]:
         """Where the next entry goes: the tree and the chain's hash.
 

@@ -7,7 +7,7 @@ the ledger and to change the inventory. It decides nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import datetime
@@ -22,6 +22,7 @@ from reconciler.store.database import put, reading, writing
 from reconciler.store.journal import Journal
 from reconciler.store.log import Log
 from reconciler.store.reviews import Reviews
+from reconciler.store.shards import Shards
 from reconciler.store.values import (
     Decision,
     Frozen,
@@ -72,6 +73,7 @@ class Store:
     ) -> None:
         self.log = Log(engine, key, origin)
         self.reviews = Reviews(engine, clock)
+        self.shards = Shards(engine)
         self._engine, self._clock = engine, clock
 
     def __enter__(self) -> Self:
@@ -93,21 +95,45 @@ class Store:
         """
         with leadership.hold(self._engine) as connection:
             leader = leadership.take_over(connection, owner, self._clock())
-            with writing(connection, "read ledger"):
-                tree, head = self.log.end(connection)
-                signer = self.log.signer(connection)
-            journal = Journal(
-                connection,
-                generation=leader.generation,
-                signer=signer,
-                clock=self._clock,
-                tree=tree,
-                head=head,
-            )
-            try:
+            with self._journal(connection, leader) as journal:
                 yield journal
-            finally:
-                journal.close()
+
+    @contextmanager
+    def share(self) -> Iterator[Journal]:
+        """Write beside other replicas, each for the shards that it claimed.
+
+        Raises:
+            TemporaryError: somebody leads alone; says who.
+            ChainBrokenError: the ledger's end is not what was signed.
+        """
+        with leadership.hold(self._engine, shared=True) as connection:
+            leader = leadership.current_leader(self._engine)
+            with self._journal(connection, leader, claims={}) as journal:
+                yield journal
+
+    @contextmanager
+    def _journal(
+        self,
+        connection: Connection,
+        leader: Leader,
+        claims: Mapping[str, int] | None = None,
+    ) -> Iterator[Journal]:
+        with writing(connection, "read ledger"):
+            end = self.log.end(connection)
+            signer = self.log.signer(connection)
+        journal = Journal(
+            connection,
+            generation=leader.generation,
+            signer=signer,
+            clock=self._clock,
+            end=end,
+            log=self.log,
+            claims=claims,
+        )
+        try:
+            yield journal
+        finally:
+            journal.close()
 
     def leader(self) -> Leader:
         """Who led last; it may have ended since."""

@@ -39,10 +39,11 @@ __all__ = [
     "plans",
     "reviews",
     "runs",
+    "shards",
     "suspensions",
 ]
 
-SCHEMA = "0003"
+SCHEMA = "0004"
 """The newest revision in `reconciler/migrations`."""
 
 metadata = MetaData()
@@ -212,4 +213,12 @@ leadership = Table(
     Column("generation", BigInteger, nullable=False),
     Column("owner", Text, nullable=False),
     Column("since", Instant),
+)
+
+shards = Table(
+    "shards",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("holder", Text, nullable=False),
+    Column("token", BigInteger, nullable=False),
 )

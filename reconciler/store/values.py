@@ -9,11 +9,14 @@ from enum import StrEnum
 
 from reconciler.ledger import rfc3339
 from reconciler.values import Key, Unit
+from schemas.errors import TemporaryError
 from schemas.objects import Ref
 
 __all__ = [
     "Decision",
+    "Fenced",
     "Frozen",
+    "Holder",
     "Leader",
     "Owned",
     "Ownership",
@@ -121,3 +124,19 @@ class Leader:
         return (
             f"{self.owner} (generation {self.generation}, since {rfc3339(self.since)})"
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Holder:
+    """The replica that drives a shard; a higher token deposes every lower one."""
+
+    name: str
+    """Empty once it was released."""
+    token: int
+
+
+class Fenced(TemporaryError):
+    """Nothing was written: another replica drives the shard by now."""
+
+    def __init__(self, shard: str) -> None:
+        super().__init__(f"cannot append to ledger: another replica drives {shard}")

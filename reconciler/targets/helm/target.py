@@ -85,7 +85,7 @@ class HelmTarget:
         self._writer = Writer(client, self._discovery, owner=owner, gone_s=_READY_S)
         self._definitions = Definitions(client, self._discovery, helm)
         self._watches = Watches(
-            client, self._discovery, selector=MADE_BY_HELM, whose=HELMS
+            looking, self._discovery, selector=MADE_BY_HELM, whose=HELMS
         )
 
     async def watch(self, moved: Callable[[], None], stop: asyncio.Event) -> None:

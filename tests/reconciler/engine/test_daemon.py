@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from hashlib import sha256
 from pathlib import Path
@@ -16,7 +16,7 @@ from reconciler.daemon_http import ask_daemon, serve
 from reconciler.metrics import Metrics
 from reconciler.pipeline import Pipeline, Prepared
 from reconciler.source import Tree
-from reconciler.values import Change, Commit, Desired, Rendered, Resolved
+from reconciler.values import Change, Commit, Desired, Key, Rendered, Resolved
 from schemas.environment import Environment
 from schemas.errors import PermanentError, Problem, SpecError, TemporaryError
 from tests.reconciler.engine.world import World, key_of
@@ -55,12 +55,15 @@ class Line(Pipeline):
     world: World
 
     async def prepare(
-        self, tree: Tree, pins: Mapping[str, str] | None = None
+        self,
+        tree: Tree,
+        pins: Mapping[str, str] | None = None,
+        in_hand: Collection[Key] = (),
     ) -> Prepared:
         world = self.world
         rendered = Rendered(units=world.units)
         made, observed = await self.compare(
-            tree.commit, world.settings, rendered, pins or {}
+            tree.commit, world.settings, rendered, pins or {}, in_hand=in_hand
         )
         environment = Environment.model_construct(spec=world.settings)
         desired = Desired(
@@ -142,6 +145,34 @@ async def test_law_12_a_new_commit_cancels_the_waiting_of_the_old(
         world.desired["Endpoint/chat"] = ("good", ())
         run.source.push()
         await run.until(lambda: world.live() == {"Endpoint/chat": "good"})
+
+
+async def test_what_strays_is_healed_while_another_rollout_takes_its_time(
+    world: World, tmp_path: Path
+) -> None:
+    finish = asyncio.Event()
+
+    async def slow(change: Change) -> None:
+        if change.unit and change.unit.content == b"slow":
+            await finish.wait()
+
+    world.target.before_write = slow
+    world.desired["Endpoint/steady"] = ("one", ())
+    async with running(world, tmp_path) as run:
+        await run.until(lambda: world.live() == {"Endpoint/steady": "one"})
+        world.desired["Endpoint/large"] = ("slow", ())
+        world.desired["Endpoint/leans"] = ("on it", ("Endpoint/large",))
+        run.source.push()
+        await run.until(lambda: bool(run.daemon.progress.steps))
+        world.target.drift(key_of("Endpoint/steady"), b"somebody else's")
+        run.daemon.look()
+        await run.until(lambda: world.live() == {"Endpoint/steady": "one"})
+        assert not finish.is_set()
+        finish.set()
+        await run.until(lambda: world.live() == world.wanted())
+
+    assert [c.key for c in world.target.log].count(key_of("Endpoint/large")) == 1
+    assert world.store.log.verify().size == len(world.store.log.entries())
 
 
 async def test_the_end_records_the_step_in_hand(world: World, tmp_path: Path) -> None:

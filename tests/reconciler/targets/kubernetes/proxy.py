@@ -8,7 +8,7 @@ true before (time travel), drop watch events, or refuse reads. (Sieve, OSDI 2022
 import asyncio
 import ssl
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
 import aiohttp
@@ -105,11 +105,12 @@ class Proxy:
                 status=upstream.status, headers={"Content-Type": JSON}
             )
             await response.prepare(request)
-            async for line in upstream.content:
-                if self.dead.is_set():
-                    break
-                if not self.drop_events:
-                    await response.write(line)
+            with suppress(ConnectionResetError):  # who watched was killed
+                async for line in upstream.content:
+                    if self.dead.is_set():
+                        break
+                    if not self.drop_events:
+                        await response.write(line)
             return response
 
     async def _forward(self, request: web.Request, body: bytes) -> tuple[int, bytes]:
