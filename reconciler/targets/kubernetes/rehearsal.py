@@ -7,7 +7,8 @@ record promises.
 
 Who holds a field that we want, decides: an autoscaler keeps it (it is left out of
 what we send); another declarative tool is named and nothing is written; a hand that
-edited what is ours is overruled.
+edited what is ours is overruled. An object that somebody else made is left alone, unless
+whoever has it hands it over with an annotation: then its differing fields become ours.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from http import HTTPStatus
 from reconciler.targets.kubernetes.client import Client
 from reconciler.targets.kubernetes.discovery import Discovery
 from reconciler.targets.kubernetes.manifests import (
+    FIELD_MANAGER,
     Json,
     ObjectId,
     identify,
@@ -32,7 +34,7 @@ from reconciler.targets.kubernetes.ownership import (
 from reconciler.targets.kubernetes.transport import ApiRefusal
 from schemas.errors import PermanentError, TemporaryError
 
-__all__ = ["Rehearsal", "rehearse"]
+__all__ = ["ADOPT", "Rehearsal", "rehearse"]
 
 # Managers that scale for a living. Another who writes to the scale subresource, such
 # as `kubectl scale`, is a hand.
@@ -44,6 +46,8 @@ _CONFLICT = re.compile(
     r'(?: with subresource "(?P<subresource>[^"]+)")?'
 )
 _SPARE_NAMESPACE = "default"
+ADOPT = "foundry.bud/adopt"
+"""Annotation of an object that is handed over; its value names the environment."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +62,8 @@ class Rehearsal:
     """What the API server says it would become."""
     handover: Json | None = None
     """To be applied first under another manager: see ``_handover``."""
+    adopted: str = ""
+    """Who made it, where it is taken over."""
 
 
 async def rehearse(
@@ -67,8 +73,9 @@ async def rehearse(
     live: Json | None,
     *,
     namespace_exists: bool,
+    owner: str,
 ) -> Rehearsal:
-    """Dry-run one object on what lives there as ours.
+    """Dry-run one object of ``owner`` on what lives there as ours.
 
     Raises:
         PermanentError: the API server refuses it, or somebody else's lives there.
@@ -83,7 +90,7 @@ async def rehearse(
         sent = {**manifest, "metadata": metadata}
     path = await discovery.path(identify(sent))
     handover = _handover(manifest, live)
-    force = False
+    force, adopted = False, ""
     while True:
         try:
             result = await client.apply(path, sent, force=force, dry_run=True)
@@ -92,13 +99,17 @@ async def rehearse(
             if refusal.status != HTTPStatus.CONFLICT or force:
                 raise _refused(which, refusal) from refusal
             if live is None and namespace_exists:
-                raise _foreign(which, refusal) from refusal
-            kept = _settle(which, refusal)
+                adopted = await _offered(client, path, owner)
+                if not adopted:
+                    raise _foreign(which, refusal, owner) from refusal
+            kept = () if adopted else _settle(which, refusal)
             sent = _without(sent, kept)
             manifest = _without(manifest, kept)
             force = True
     if live is None and namespace_exists and result["metadata"].get("resourceVersion"):
-        raise _occupied(which, result)
+        adopted = adopted or await _offered(client, path, owner)
+        if not adopted:
+            raise _occupied(which, result, owner)
     return Rehearsal(
         manifest=manifest,
         force=force,
@@ -109,7 +120,22 @@ async def rehearse(
         and which.kind != "Secret"
         and fingerprint(live) == promised(result),
         handover=handover,
+        adopted=adopted,
     )
+
+
+async def _offered(client: Client, path: str, owner: str) -> str:
+    """Who made an object that is handed over to ``owner``; empty where it is not."""
+    live = await client.get(path)
+    annotations = (live or {}).get("metadata", {}).get("annotations") or {}
+    if live is None or annotations.get(ADOPT) != owner:
+        return ""
+    return _makers(live) or "somebody else"
+
+
+def _makers(live: Json) -> str:
+    entries = live["metadata"].get("managedFields", ())
+    return ", ".join(sorted({e.get("manager", "?") for e in entries} - {FIELD_MANAGER}))
 
 
 def _settle(which: ObjectId, refusal: ApiRefusal) -> tuple[tuple[str, ...], ...]:
@@ -170,23 +196,25 @@ def _handover(manifest: Json, live: Json | None) -> Json | None:
     }
 
 
-def _occupied(which: ObjectId, found: Json) -> TemporaryError:
-    managers = {
-        entry.get("manager", "?")
-        for entry in found["metadata"].get("managedFields", ())
-    } - {"bud-foundry"}
+def _occupied(which: ObjectId, found: Json, owner: str) -> TemporaryError:
     return TemporaryError(
         f"cannot create {which}: one already lives there, made by "
-        f"{', '.join(sorted(managers)) or 'somebody else'}",
-        hint="delete it, or give the endpoint another name",
+        f"{_makers(found) or 'somebody else'}",
+        hint=_WAYS_OUT.format(owner=owner),
     )
 
 
-def _foreign(which: ObjectId, refusal: ApiRefusal) -> TemporaryError:
+def _foreign(which: ObjectId, refusal: ApiRefusal, owner: str) -> TemporaryError:
     return TemporaryError(
         f"cannot create {which}: one already lives there ({'; '.join(refusal.causes[:3])})",
-        hint="delete it, or give the endpoint another name",
+        hint=_WAYS_OUT.format(owner=owner),
     )
+
+
+_WAYS_OUT = (
+    f"delete it, give the endpoint another name, or hand it over: annotate it "
+    f"with {ADOPT}={{owner}}"
+)
 
 
 def _refused(which: ObjectId, refusal: ApiRefusal) -> PermanentError:

@@ -267,6 +267,7 @@ class KubernetesTarget:
                 manifest,
                 holding.objects.get(identify(manifest)),
                 namespace_exists=exists,
+                owner=self._owner,
             )
             for manifest in manifests
         )

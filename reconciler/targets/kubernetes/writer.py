@@ -94,6 +94,9 @@ class Writer:
             members={**leaving, **wanted},
         )
         record_live = await self.record(record)
+        for which, rehearsal in rehearsals.items():
+            if rehearsal.adopted:
+                progress(unit.key, f"adopting {which}, made by {rehearsal.adopted}")
         written, lives = dict(wanted), {w: holding.objects.get(w) for w in wanted}
         for wave in waves(rehearsals):
             progress(unit.key, f"writing {', '.join(w.kind for w in wave)}")

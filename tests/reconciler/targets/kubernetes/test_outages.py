@@ -11,6 +11,7 @@ import pytest
 from reconciler.plan import plan
 from reconciler.store import Owned, Ownership
 from reconciler.targets.kubernetes.record import record_id
+from reconciler.targets.kubernetes.rehearsal import ADOPT
 from reconciler.values import (
     Action,
     Change,
@@ -152,6 +153,42 @@ async def test_what_somebody_else_made_is_not_taken_over(world: World) -> None:
     with pytest.raises(TemporaryError, match=r"ServiceAccount .*lives there.* helm"):
         await world.create(world.unit("a"))
     assert (await world.look(world.key("a"))).presence is Presence.ABSENT
+
+
+async def test_what_somebody_hands_over_is_adopted_as_the_object_that_it_is(
+    world: World,
+) -> None:
+    """With its UID, and what of it we do not declare; no other environment gets it."""
+    path = f"/api/v1/namespaces/{world.namespace}/services"
+    theirs = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": "a", "labels": {"team": "search"}},
+        "spec": {"selector": {"app": "old"}, "ports": [{"port": 8000, "name": "api"}]},
+    }
+    made = await world.client.apply(
+        f"{path}/a", theirs, force=False, dry_run=False, manager="helm-of-search"
+    )
+    for owner in ("", "another-environment"):
+        if owner:
+            await world.edit(f"{path}/a", {"metadata": {"annotations": {ADOPT: owner}}})
+        with pytest.raises(TemporaryError, match="one already lives there"):
+            await world.create(world.unit("a"))
+    await world.edit(f"{path}/a", {"metadata": {"annotations": {ADOPT: world.project}}})
+    said: list[str] = []
+    unit = world.unit("a")
+    live = await world.target.apply(
+        Change(key=unit.key, action=Action.CREATE, unit=unit),
+        lambda _, doing: said.append(doing),
+    )
+    assert live.health is Health.SERVABLE
+    assert any("adopting Service" in s and "helm-of-search" in s for s in said)
+    after = await world.client.get(f"{path}/a")
+    assert after is not None
+    assert after["metadata"]["uid"] == made["metadata"]["uid"]
+    assert after["metadata"]["labels"]["team"] == "search"
+    assert after["spec"]["selector"].get("app.kubernetes.io/name") == "a"
+    assert (await world.look(unit.key)).digest == unit.digest
 
 
 async def test_dstack_4186_a_revision_without_room_leaves_the_old_one_serving(
