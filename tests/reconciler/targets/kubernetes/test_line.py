@@ -27,7 +27,7 @@ from tests.reconciler.targets.kubernetes.addons import VERSION, helm, pack, regi
 from tests.reconciler.targets.kubernetes.plane import Plane
 from tests.reconciler.targets.kubernetes.proxy import Proxy, proxy_to
 
-STRIDE = int(os.environ.get("BUD_KILL_STRIDE", "30"))
+STRIDE = int(os.environ.get("BUD_KILL_STRIDE", "45"))
 """1 kills at every write point, as `make test-kill` does."""
 LOOPS = 100
 ADDONS = ("node-feature-discovery", "gpu-operator", "kube-prometheus-stack")
@@ -156,7 +156,7 @@ async def site(
         )
         made = Site(team, proxy, control_plane, project, kubeconfig)
         yield made
-        if team.home.exists():
+        if (team.home / "gateway" / "gateway.json").exists():
             await asyncio.to_thread(team.bud, "down")
         with suppress(HTTPError):  # a test that fails early made none
             control_plane.call("DELETE", f"/api/v1/namespaces/{made.namespace}")
@@ -220,6 +220,7 @@ async def test_an_autoscaler_that_writes_replicas_is_no_difference_in_100_looks(
     scale = f"/apis/apps/v1/namespaces/{site.namespace}/deployments/chat/scale"
     # Whether pods answer is no matter here; a hundred looks need no proxy.
     site.kubeconfig.write_text(json.dumps(site.plane.kubeconfig()))
+    tree = await Checkout(site.team.root).newest()
     with open_foundry(site.team.root, "local") as foundry:
         async with foundry.session():
             for number in range(LOOPS):
@@ -231,7 +232,6 @@ async def test_an_autoscaler_that_writes_replicas_is_no_difference_in_100_looks(
                     {"spec": {"replicas": 1 + number % 4}},
                     "application/merge-patch+json",
                 )
-                tree = await Checkout(site.team.root).newest()
                 plan = (await foundry.pipeline.prepare(tree)).plan
                 mine = [
                     item for item in plan.drift if item.key.ref.project == site.project
