@@ -252,6 +252,9 @@ class Daemon:
         try:
             with self._metrics.run():
                 tree = await self._source.newest()
+                if beside and tree.commit.sha != self.progress.commit:
+                    self._due.set()  # it cancels both, and is nobody's neighbour
+                    return
                 if self._options.resolve and self._pipeline.refresh_lock(tree):
                     # What we wrote is part of the tree: it must not look newer.
                     tree = await self._source.newest()

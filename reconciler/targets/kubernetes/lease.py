@@ -38,7 +38,12 @@ _KEPT = 2 / 3
 class _Sight:
     version: str
     at: float
-    """When this version was first seen, by the monotonic clock."""
+    """When this version was first seen, by our own clock."""
+
+
+def _now() -> float:
+    """Seconds, also those that the machine slept; never set by anybody."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
 class Lease:
@@ -66,7 +71,7 @@ class Lease:
     @property
     def held(self) -> bool:
         """Whether nobody can have followed us yet."""
-        return time.monotonic() < self._until
+        return _now() < self._until
 
     def check(self) -> None:
         """Before each write.
@@ -86,7 +91,7 @@ class Lease:
         Raises:
             FoundryError: nobody can say now.
         """
-        asked = time.monotonic()
+        asked = _now()
         found, _ = await self._client.list(
             self._path, selector=f"{_LABEL}={self._environment}"
         )
@@ -101,7 +106,7 @@ class Lease:
             TemporaryError, PermanentError: it is not ours now; ``held`` says until when
                 it still is.
         """
-        asked = time.monotonic()
+        asked = _now()
         mine = await self.look()
         holder = self.alive.get(self.replica, self.identity)
         if holder != self.identity:

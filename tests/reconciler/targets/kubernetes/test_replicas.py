@@ -16,13 +16,18 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.error import HTTPError
+from urllib.parse import urlsplit
 
 import pytest
 
+from reconciler.foundry import now
 from reconciler.sharding import HOME, assign
 from reconciler.store import Holder, Store, open_store
+from reconciler.targets.kubernetes.client import Client
+from reconciler.targets.kubernetes.lease import Lease, within
+from schemas.errors import PermanentError, TemporaryError
 from tests.e2e.team import ENDPOINT, ENVIRONMENT, Team
-from tests.reconciler.targets.kubernetes.plane import Plane
+from tests.reconciler.targets.kubernetes.plane import TOKEN, Plane
 from tests.reconciler.targets.kubernetes.proxy import Proxy, proxy_to
 from tests.reconciler.targets.kubernetes.test_line import CLUSTER, MODEL, PROJECT
 
@@ -194,6 +199,55 @@ async def fleet_of(plane: Plane, folder: Path, run: str) -> AsyncIterator[Fleet]
 async def fleet(control_plane: Plane, tmp_path: Path) -> AsyncIterator[Fleet]:
     async with fleet_of(control_plane, tmp_path, f"r{os.getpid() % 10**5}") as made:
         yield made
+
+
+async def test_a_lease_is_one_processs_until_it_stops_moving(
+    control_plane: Plane, tmp_path: Path
+) -> None:
+    """Reached as a pod reaches its own cluster."""
+    url = urlsplit(control_plane.server)
+    (tmp_path / "ca.crt").write_bytes(control_plane.ca)
+    (tmp_path / "token").write_text(TOKEN)
+    environ = {
+        "KUBERNETES_SERVICE_HOST": str(url.hostname),
+        "KUBERNETES_SERVICE_PORT": str(url.port),
+    }
+    access = within(tmp_path, environ)
+    first, second = (
+        Lease(
+            Client(access.kubeconfig, token=access.token),
+            namespace="default",
+            environment="lone",
+            replica="bud-0",
+            identity=identity,
+            seconds=LEASE_S,
+            clock=now,
+        )
+        for identity in ("bud-0-first", "bud-0-second")
+    )
+    try:
+        async with asyncio.timeout(60):
+            while not first.held:  # the first request opens the connection, too
+                await first.renew()
+        assert first.alive == {"bud-0": "bud-0-first"}
+        with pytest.raises(TemporaryError, match="bud-0-first is"):
+            await second.renew()
+        async with asyncio.timeout(60):
+            while not second.held:
+                with suppress(TemporaryError):
+                    await second.renew()
+                assert not (second.held and first.held)
+                await asyncio.sleep(0.05)
+        with pytest.raises(PermanentError, match="ran out"):
+            first.check()
+        await second.release()
+        assert not second.held
+        await first.renew()
+        assert first.alive == {"bud-0": "bud-0-first"}
+    finally:
+        for lease in (first, second):
+            await lease.close()
+        control_plane.call("DELETE", f"{LEASES}/bud-lone-bud-0")
 
 
 @pytest.mark.slow
