@@ -122,6 +122,14 @@ class Plane:
         process.kill()
         process.wait()
 
+    def cpu_s(self) -> float:
+        """What all of its processes have used so far."""
+        ticks = 0
+        for process in self.processes.values():
+            said = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2]
+            ticks += sum(int(part) for part in said.split()[11:13])
+        return ticks / os.sysconf("SC_CLK_TCK")
+
     def memory_mib(self) -> dict[str, int]:
         return {
             name: int(Path(f"/proc/{p.pid}/statm").read_text().split()[1]) * 4 // 1024
