@@ -50,8 +50,8 @@ def reserve(document: dict[str, Any], body: bytes, price: Price) -> Amounts:
     if isinstance(count, int) and count > 1:
         output *= count
     given_tokens = estimate_input(body)
-    cost = charge(Usage(given_tokens, output), price)
-    return amounts(given_tokens + output, cost, running=1)
+    cost = given_tokens * price.input + output * price.output
+    return amounts(given_tokens + output, -(-cost // _MILLION), running=1)
 
 
 def amounts(tokens: int, cost: int, *, running: int) -> Amounts:

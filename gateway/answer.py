@@ -106,6 +106,11 @@ class Answer(Protocol):
     head: UpstreamHead
 
     @property
+    def events(self) -> int:
+        """Of a stream so far; 0: it is none."""
+        ...
+
+    @property
     def usage(self) -> Usage | None:
         """What it cost, as far as the upstream has said."""
         ...
@@ -135,6 +140,7 @@ class PlainAnswer:
         "_translated",
         "_translation",
         "committed",
+        "events",
         "head",
         "usage",
     )
@@ -153,6 +159,7 @@ class PlainAnswer:
         self._parts: list[bytes] = []
         self._size = 0
         self.committed = False
+        self.events = 0
         self.usage: Usage | None = None
         length = head.fields.get(b"content-length")
         self._length = int(length) if length is not None else None
@@ -255,9 +262,10 @@ class StreamAnswer:
         self.committed = False
         self.ended = False
 
-    def passes(self, framed: bytes) -> bool:
-        """Say whether a whole chunk of whole events can go on as it came."""
-        return self._raw and self._scanner.passes(framed)
+    @property
+    def raw_scanner(self) -> StreamScanner | None:
+        """What must look at chunks that could go on as they came; None: none could."""
+        return self._scanner if self._raw else None
 
     @property
     def usage(self) -> Usage | None:

@@ -22,6 +22,7 @@ from gateway.dialects.choose import body_for, head_for, translation
 from gateway.openai import BadRequest, Source, upstream_body
 from gateway.ports import Connection
 from gateway.snapshot import Choice
+from gateway.sse import StreamScanner
 from gateway.usage import find_usage
 from gateway.verdict import verdict_of
 
@@ -46,6 +47,7 @@ class Attempt:
         "_heard_at",
         "_last_at",
         "_runtime",
+        "_scanner",
         "_sent_at",
         "answer",
         "choice",
@@ -60,6 +62,8 @@ class Attempt:
         health.in_flight += 1
         self.live = True
         self.answer: Answer | None = None
+        self._scanner: StreamScanner | None = None
+        """Looks at chunks that go on as they came."""
         self._connection: Connection | None = None
         self._sent_at: float | None = None
         self._heard_at: float | None = None
@@ -73,8 +77,7 @@ class Attempt:
     @property
     def chunks(self) -> int:
         """Events of the stream so far."""
-        answer = self.answer
-        return answer.events if isinstance(answer, StreamAnswer) else 0
+        return 0 if self.answer is None else self.answer.events
 
     # Asking.
 
@@ -170,14 +173,16 @@ class Attempt:
             self.abandon("malformed")
             return
         if answer.committed:
+            if isinstance(answer, StreamAnswer):
+                self._scanner = answer.raw_scanner
             self._exchange.pass_on(out)
         elif isinstance(answer, StreamAnswer) and answer.error is not None:
             self.abandon("stream_error")
 
     def passed(self, framed: bytes) -> bool:
-        """Pass one whole chunk on as it came; false: `received` must have it."""
-        answer = self.answer
-        if not (isinstance(answer, StreamAnswer) and answer.passes(framed)):
+        """Pass whole chunks on as they came; false: `received` must have them."""
+        scanner = self._scanner
+        if scanner is None or not scanner.passes(framed):
             return False
         self._last_at = self._runtime.now()
         self._exchange.client.write(framed)

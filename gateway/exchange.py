@@ -96,16 +96,11 @@ class Exchange:
         """An answer that was no success, for when there is no other."""
         self._first_at: float | None = None
 
-    @property
-    def _trying(self) -> Attempt | None:
-        attempt = self._attempt
-        return attempt if attempt is not None and attempt.live else None
-
     # Trying.
 
     def start(self) -> None:
         """Begin, or go on after a wait."""
-        if self.over or self._trying is not None:
+        if self.over or (self._attempt is not None and self._attempt.live):
             return
         runtime = self.runtime
         # The route of now: addresses come and go while a request waits.
@@ -222,10 +217,10 @@ class Exchange:
 
     def sweep(self, now: float) -> None:
         """Look for what has taken too long; called a few times a second."""
-        attempt = self._trying
+        attempt = self._attempt
         if now >= self._deadline:
             self._time_out()
-        elif attempt is not None:
+        elif attempt is not None and attempt.live:
             attempt.sweep(now)
         elif self._hold_until is not None and now >= self._hold_until:
             self._give_up()
@@ -272,12 +267,14 @@ class Exchange:
 
     def _settle(self, status: int, usage: Usage | None) -> None:
         self.over = True
-        now, chunks, first = self.runtime.now(), self.chunks, self._first_at
+        now, first = self.runtime.now(), self._first_at
         if first is None and status != _CLIENT_LEFT:
             first = now  # what it has in one piece
         # Whoever is over knows its try no more, or each would keep the other.
         attempt, self._attempt = self._attempt, None
-        upstream = None if attempt is None else attempt.choice.target.upstream
+        upstream, chunks = None, 0
+        if attempt is not None:
+            upstream, chunks = attempt.choice.target.upstream, attempt.chunks
         estimated = False
         if usage is None:
             usage = _NOTHING

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import time
 from collections.abc import Callable
 
 from gateway.answer import UpstreamHead
@@ -80,8 +81,8 @@ class Pool:
         if connection.paused:
             # Its client was slow at the end; the next one need not be.
             connection.resume()
-        if connection.usable and self._wanted(self.address.url):
-            connection.idle_since = self.loop.time()
+        if self._wanted(self.address.url):
+            connection.idle_since = time.monotonic()
             self._idle.append(connection)
         else:
             connection.close()

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["UpstreamConnection"]
 
 _MAX_FIELDS_BYTES = 64 * 1024
+_EVENT_END = b"\n\n\r\n"
 _SIZE_LINE = 8
 """Bytes in which the size of an ordinary chunk and its line's end are found."""
 
@@ -130,7 +131,7 @@ class UpstreamConnection(asyncio.Protocol):
         if attempt is None:
             self.abort()  # nobody asked
             return
-        if self._aligned and _is_one_chunk(data) and attempt.passed(data):
+        if self._aligned and _are_whole_chunks(data) and attempt.passed(data):
             return  # the parser is at the start of a chunk again
         known = self._pool.known
         if known is not None and not self._parsing and self._uploading is None:
@@ -229,12 +230,21 @@ class UpstreamConnection(asyncio.Protocol):
         self._keep = self._parser.should_keep_alive()
 
 
-def _is_one_chunk(data: bytes) -> bool:
-    """Say whether ``data`` is one whole chunk, of whole events, canonically framed.
+def _are_whole_chunks(data: bytes) -> bool:
+    """Say whether ``data`` is whole chunks, each of whole events, canonically framed.
 
     Then it can be passed on as it is: nobody reads it in two ways.
     """
-    start = data.find(b"\r\n", 0, _SIZE_LINE) + 2
-    return data.endswith(b"\n\n\r\n") and data.startswith(
-        b"%x\r\n" % (len(data) - start - 2)
-    )
+    at, end = 0, len(data)
+    while at < end:
+        begin = data.find(b"\r\n", at, at + _SIZE_LINE) + 2
+        digits = data[at : begin - 2]
+        try:
+            last = begin + int(digits, 16)
+        except ValueError:
+            return False
+        # No event may go on in the next chunk: what matters in it would be cut.
+        if b"%x" % (last - begin) != digits or data[last - 2 : last + 2] != _EVENT_END:
+            return False
+        at = last + 2
+    return at == end
