@@ -6,6 +6,7 @@ import asyncio
 import itertools
 from typing import Any, cast
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -47,6 +48,8 @@ class Heard:
         self.statuses: list[int] = []
         self.body = b""
         self.end = "open"
+        self.chunks = 0
+        """That were passed on as they came."""
 
     def answered(self, head: UpstreamHead) -> None:
         self.statuses.append(head.status)
@@ -54,11 +57,14 @@ class Heard:
     def passed(self, framed: bytes) -> bool:
         if not self.raw or not self.statuses:
             return False
-        size, _, rest = framed.partition(b"\r\n")
-        data, tail = rest[: int(size, 16)], rest[int(size, 16) :]
-        assert tail == b"\r\n"
-        assert size == b"%x" % len(data)
-        self.body += data
+        while framed:
+            size, _, rest = framed.partition(b"\r\n")
+            end = int(size, 16)
+            assert size == b"%x" % end
+            assert rest[end : end + 2] == b"\r\n"
+            self.body += rest[:end]
+            framed = rest[end + 2 :]
+            self.chunks += 1
         return True
 
     def received(self, data: bytes) -> None:
@@ -153,3 +159,27 @@ def test_a_size_that_lies_is_malformed_and_nothing_is_passed_on() -> None:
     )
     assert (statuses, end) == ([200], "malformed")
     assert b"data: a\n\n" not in body
+
+
+@pytest.mark.parametrize(
+    ("given_", "passed"),
+    [
+        (b"9\r\ndata: b\n\n\r\n", 1),
+        (b"9\r\ndata: b\n\n\r\n" * 3, 3),
+        (b"9\r\ndata: b\n\n\r\n09\r\ndata: c\n\n\r\n", 0),
+        (b"7\r\ndata: b\r\n2\r\n\n\n\r\n", 0),
+        (b"9\r\ndata: b\n\n\r\n9\r\ndata", 0),
+    ],
+    ids=["one", "three", "one is not canonical", "an event in two", "the last is cut"],
+)
+def test_only_whole_chunks_of_whole_events_pass(given_: bytes, passed: int) -> None:
+    first = STREAM + b"9\r\ndata: a\n\n\r\n"
+    loop = asyncio.new_event_loop()
+    pool = Pool(ADDRESS, loop, None, wanted=lambda _: True)
+    connection, heard = UpstreamConnection(pool), Heard(raw=True)
+    connection.connection_made(cast("asyncio.Transport", Line()))
+    connection.send(b"", cast("Attempt", heard))
+    connection.data_received(first)
+    connection.data_received(given_)
+    assert passed == heard.chunks
+    loop.close()
