@@ -51,7 +51,7 @@ async def main(count: int, rounds: int) -> None:
             team.work.git("switch", "-q", "-c", "change")
             for i in range(rounds):
                 for j in range(CHANGED):
-                    batch = 16 + 8 * (i % 2)
+                    batch = 16 + i
                     text = ENDPOINT.replace("maxBatch: 8", f"maxBatch: {batch}")
                     name = f"e{(i * CHANGED + j) % count}"
                     team.work.write(f"spec/endpoint/{name}.yaml", text)

@@ -436,6 +436,37 @@ async def test_a_lost_webhook_costs_one_poll_before_and_after_a_merge(
             await until("What it waits for:")
 
 
+async def test_a_webhook_that_is_ahead_of_its_forge_is_not_lost(
+    tmp_path: Path, describer: Describer
+) -> None:
+    async with bench(tmp_path, describer) as b:
+        reviewer, wanted = b.gate.reviewer, Wanted()
+        rarely = SETTINGS.model_copy(update={"poll": Duration("1h")})
+        object.__setattr__(reviewer, "settings", rarely)
+        object.__setattr__(reviewer.planner, "describer", Lasting(describer))
+        receiver = Receiver(
+            kind="gitea", repository="t/r", secret="s", store=b.pipeline.store,
+            wanted=wanted, clock=b.pipeline.clock,
+        )  # fmt: skip
+        tried = asyncio.Event()
+        async with reviewing(reviewer, receiver, moved=tried.set):
+            b.work.write(
+                "spec/endpoint/one.yaml", ENDPOINT.replace("replicas: 1", "replicas: 3")
+            )
+            head = b.work.commit("Three")
+            b.forge.pulls[1] = replace(b.forge.pulls[1], head=head)
+            async with asyncio.timeout(60):
+                await tried.wait()
+                tried.clear()
+                wanted.ask(1)
+                await tried.wait()
+                assert head[:12] not in b.forge.written[-1].body
+                remote = str(b.folder / "remote.git")
+                b.work.git("push", "-q", "-f", remote, "HEAD:refs/pull/1/head")
+                while head[:12] not in b.forge.written[-1].body:
+                    await asyncio.sleep(0.02)
+
+
 class Lasting:
     """A describer that others use after this reviewer ended."""
 
