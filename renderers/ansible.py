@@ -12,11 +12,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import orjson
 
+from renderers.bundle import TEMPLATES, Bundle, read_folder
 from schemas.ansible import Machine, MachinesManifest
 from schemas.catalog import Catalog
 from schemas.cluster import Cluster, Host, NodePool
@@ -37,20 +37,15 @@ _SUFFIX = {"k3s": "k3s1", "rke2": "rke2r1"}
 
 
 @cache
-def roles() -> Mapping[str, bytes]:
+def roles() -> Bundle:
     """The plays and roles that this package carries."""
-    folder = Path(__file__).parents[1] / "templates" / "ansible"
-    files = sorted(p for p in folder.rglob("*") if p.is_file())
-    return {str(p.relative_to(folder)): p.read_bytes() for p in files}
+    return Bundle(name="ansible", files=read_folder(TEMPLATES / "ansible"))
 
 
 @cache
 def roles_digest() -> str:
-    """One SHA-256 over all of them."""
-    whole = hashlib.sha256()
-    for path, content in roles().items():
-        whole.update(f"{path}\0{len(content)}\0".encode() + content)
-    return whole.hexdigest()
+    """One SHA-256 over all of them, which every unit names."""
+    return roles().digest
 
 
 def render_cluster(cluster: Cluster, catalog: Catalog) -> bytes:
@@ -186,7 +181,7 @@ def project(
         for group, members in groups.items()
     }
     return {
-        **{f"project/{path}": found for path, found in roles().items()},
+        **{f"project/{path}": found for path, found in roles().files.items()},
         "project/cluster.json": orjson.dumps(data),
         "inventory/hosts.json": orjson.dumps({"all": {"children": inventory}}),
     }

@@ -10,34 +10,24 @@ releases, ``reconciler.targets.kubernetes`` reads them. Nothing here runs Helm. 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import orjson
 import rfc8785
 
+from renderers.bundle import TEMPLATES, Bundle, read_folder
 from schemas.errors import PermanentError
 
 __all__ = ["Chart", "Release", "our_chart", "read_release", "write_release"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Chart:
-    """A chart's files by path, and one SHA-256 over all of them."""
+class Chart(Bundle):
+    """The files of a chart."""
 
-    name: str
-    files: Mapping[str, bytes] = field(repr=False)
-
-    @property
-    def digest(self) -> str:
-        whole = hashlib.sha256()
-        for path, content in sorted(self.files.items()):
-            whole.update(f"{path}\0{len(content)}\0".encode() + content)
-        return whole.hexdigest()
+    __slots__ = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,12 +75,4 @@ def read_release(content: bytes) -> Release:
 @cache
 def our_chart(name: str) -> Chart:
     """Read one of the charts that this package carries."""
-    folder = Path(__file__).parents[1] / "templates" / "charts" / name
-    return Chart(
-        name=name,
-        files={
-            path.relative_to(folder).as_posix(): path.read_bytes()
-            for path in sorted(folder.rglob("*"))
-            if path.is_file()
-        },
-    )
+    return Chart(name=name, files=read_folder(TEMPLATES / "charts" / name))

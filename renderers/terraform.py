@@ -12,13 +12,13 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import orjson
 
+from renderers.bundle import TEMPLATES, Bundle
 from schemas.catalog import Catalog
 from schemas.cluster import Cluster, NodePool
 from schemas.errors import PermanentError
@@ -58,19 +58,10 @@ _EFFECTS = {
 _DISK_GIB = {False: 100, True: 500}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Module:
-    """A module's files by path, and one SHA-256 over all of them."""
+class Module(Bundle):
+    """The files of a module."""
 
-    name: str
-    files: Mapping[str, bytes] = field(repr=False)
-
-    @property
-    def digest(self) -> str:
-        whole = hashlib.sha256()
-        for path, content in sorted(self.files.items()):
-            whole.update(f"{path}\0{len(content)}\0".encode() + content)
-        return whole.hexdigest()
+    __slots__ = ()
 
     @property
     def variables(self) -> frozenset[str]:
@@ -91,7 +82,7 @@ def our_module(name: str) -> Module:
     Raises:
         PermanentError: there is none of that name.
     """
-    folder = Path(__file__).parents[1] / "templates" / "terraform" / name
+    folder = TEMPLATES / "terraform" / name
     if not folder.is_dir():
         raise PermanentError(f"cannot find Terraform module: {name!r}")
     return Module.read(folder)

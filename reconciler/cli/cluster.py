@@ -26,6 +26,7 @@ from reconciler.load import load
 from reconciler.overlay import overlay
 from reconciler.render import maker_of, render_made
 from reconciler.secrets import read_credential
+from reconciler.targets.ansible import AnsibleTarget
 from reconciler.targets.base import Previewing
 from reconciler.targets.kubernetes import Client
 from reconciler.targets.kubernetes.manifests import Json
@@ -278,6 +279,25 @@ def _adopt_existing(
     click.echo(f"wrote {files.folder / name}.yaml: commit it", err=True)
     credential = Credential(secret=f"{name}.yaml#kubeconfig")
     return adopt_existing(version, pools), credential
+
+
+@cluster.command()
+@click.argument("name")
+@project_option
+@pass_context
+def rotate(context: Context, name: str, project: str) -> None:
+    """Make new certificates for a cluster of one's own machines.
+
+    Of a cluster in a cloud nobody keeps a key: there is nothing to rotate.
+    """
+    item, maker = _find(context, project, name)
+    if not isinstance(maker, AnsibleTarget):
+        raise PermanentError(
+            f"cannot rotate credentials of {name}: nobody keeps any",
+            hint="its tokens last minutes; change what spec.credentials refers to",
+        )
+    asyncio.run(maker.rotate(item, partial(click.echo, err=True)))
+    context.show({"rotated": name}, f"{name} has new certificates")
 
 
 @cluster.command()

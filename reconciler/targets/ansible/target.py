@@ -28,7 +28,7 @@ from reconciler.targets.ansible.view import Records, live_of, of_cluster, record
 from reconciler.targets.base import Progress
 from reconciler.targets.looks import Looks
 from reconciler.targets.precondition import check_precondition
-from reconciler.values import Action, Change, Key, Live, Presence, Preview
+from reconciler.values import Action, Change, Health, Key, Live, Presence, Preview
 from renderers.ansible import difference, project, read_manifest, roles_digest
 from schemas.ansible import Machine, MachinesManifest
 from schemas.cluster import Cluster
@@ -72,6 +72,8 @@ class AnsibleTarget:
     looks: Looks = field(default_factory=Looks)
     name: str = "ansible"
     _locks: dict[Key, asyncio.Lock] = field(default_factory=dict)
+    _checked: dict[Key, tuple[str, float]] = field(default_factory=dict)
+    """What preflight passed for, and when."""
 
     @property
     def observe_s(self) -> float:
@@ -100,11 +102,13 @@ class AnsibleTarget:
                 return Preview(summary="no changes")
             old = read_manifest(records.unit) if records.units else None
             _check(change, old or manifest)
-            if change.unit is not None:
+            if change.unit is not None and not self._is_checked(change, records):
                 played = await self._play(
                     change.unit.content, records, way, _silent, "--tags=preflight"
                 )
                 played.check("prepare", str(change.key.ref))
+                now = asyncio.get_running_loop().time()
+                self._checked[change.key] = _pin(change, records), now
             new = manifest if change.unit is not None else None
             changes, notes = difference(old, new)
             counts = Counter(change.partition(" ")[0] for change in changes)
@@ -125,7 +129,10 @@ class AnsibleTarget:
             await self._give_token(change.key, manifest, way)
             faults.point("ansible before play")
             say = partial(progress, change.key)
-            played = await self._play(change.unit.content, records, way, say)
+            # What the dry run found a moment ago is not asked again.
+            skip = ("--skip-tags=checked",) if self._is_checked(change, records) else ()
+            self._checked.pop(change.key, None)
+            played = await self._play(change.unit.content, records, way, say, *skip)
             self.looks.forget(str(change.key))
             gone = records.silent.keys() - {m.name for m in manifest.machines}
             played.check("apply", str(change.key.ref), gone)
@@ -142,10 +149,42 @@ class AnsibleTarget:
                 _check(change, held)
                 _all_answer(change.key, records, held)
                 say = partial(progress, change.key)
-                played = await self._play(records.unit, records, way, say, delete=True)
+                played = await self._play(
+                    records.unit, records, way, say, book="destroy.yml"
+                )
                 played.check("delete", str(change.key.ref))
         self.vault.remove(_token(change.key))
         self._known(change.key).unlink(missing_ok=True)
+
+    async def rotate(self, cluster: Cluster, line: Callable[[str], None]) -> None:
+        """New certificates for every machine, one after the other; pods keep running.
+
+        Raises:
+            TemporaryError: the cluster is not whole, or a machine does not answer.
+        """
+        key = Key(self.name, cluster.ref)
+        if not self._known(key).exists():
+            raise TemporaryError(f"cannot rotate {key}: it is not made yet")
+        manifest = read_manifest(self._known(key).read_bytes())
+        async with (
+            self._locks.setdefault(key, asyncio.Lock()),
+            self._way(key, manifest) as way,
+        ):
+            records, live = await self._look(key, manifest, way)
+            if live.health is not Health.SERVABLE:
+                raise TemporaryError(
+                    f"cannot rotate {key}: {live.detail or live.presence}",
+                    hint="apply it first: a rotation restarts every machine",
+                )
+            played = await self._play(
+                records.unit, records, way, line, book="rotate.yml"
+            )
+            played.check("rotate", str(key.ref))
+
+    def _is_checked(self, change: Change, records: Records) -> bool:
+        pin, at = self._checked.get(change.key, ("", 0.0))
+        fresh = asyncio.get_running_loop().time() < at + self.looks.every_s
+        return fresh and pin == _pin(change, records)
 
     # How the cluster is reached.
 
@@ -231,7 +270,7 @@ class AnsibleTarget:
         way: Shell,
         line: Callable[[str], None],
         *options: str,
-        delete: bool = False,
+        book: str = "site.yml",
     ) -> Played:
         manifest = read_manifest(unit)
         old = read_manifest(records.unit).machines if records.units else ()
@@ -243,7 +282,6 @@ class AnsibleTarget:
             releases=self.releases or _RELEASES[manifest.distribution],
             trust=way.trust,
         )
-        book = "destroy.yml" if delete else "site.yml"
         return await play(book, files, way, line, *options)
 
     async def _give_token(
@@ -317,6 +355,12 @@ class AnsibleTarget:
 async def _ask(machines: Mapping[str, Machine], way: Shell) -> dict[str, Answer]:
     said = await asyncio.gather(*(way.run(m, _RECORD) for m in machines.values()))
     return dict(zip(machines, said, strict=True))
+
+
+def _pin(change: Change, records: Records) -> str:
+    """What a preflight was made for: other bytes or other machines need another."""
+    digest = change.unit.digest if change.unit else ""
+    return f"{digest} {records.uid} {records.version}"
 
 
 def _silent(_: str) -> None:

@@ -28,13 +28,32 @@ from reconciler.targets.terraform.command import (
     orphan,
 )
 from reconciler.targets.terraform.failures import diagnostics, failure, lock_of
-from reconciler.targets.terraform.summary import Summary, refuse_code, summarise
+from reconciler.targets.terraform.summary import (
+    Summary,
+    refuse_code,
+    refuse_providers,
+    summarise,
+    summarise_log,
+)
 from schemas.errors import TemporaryError
 
 __all__ = ["Root"]
 
 _PLAN = "plan.tfplan"
 _PIN = "plan.json"
+# Whatever Terraform or OpenTofu would read of a folder: all of it has to be ours.
+_READ = (
+    "*.tf",
+    "*.tf.json",
+    "*.tofu",
+    "*.tofu.json",
+    "*.tfvars",
+    "*.tfvars.json",
+    "module/*.tf",
+    "module/*.tf.json",
+    "module/*.tofu",
+    "module/*.tofu.json",
+)
 _CHANGES = 2  # exit code of `plan -detailed-exitcode`
 
 
@@ -53,7 +72,8 @@ class Root:
         """Hold exactly these files, with the providers that they pin.
 
         Raises:
-            PermanentError: a provider is not in the mirror, or not the pinned one.
+            PermanentError: a provider is not in the mirror, or not the pinned one; or
+                the files would run what nobody allowed.
             TemporaryError: a run that nobody waits for is still at work here.
         """
         if orphan(self.folder) == "running":
@@ -68,9 +88,11 @@ class Root:
             b"\0".join(n.encode() + b"\0" + f for n, f in sorted(lasting.items()))
         ).hexdigest()
         mark = self.folder / "initialised"
-        if not mark.exists() or mark.read_text() != digest:
+        strays = {n for g in _READ for n in _below(self.folder, g)} - files.keys()
+        if strays or not mark.exists() or mark.read_text() != digest:
             shutil.rmtree(self.folder, ignore_errors=True)
             self.command.prepare()
+            refuse_code(files)
             _write(self.folder, files)
             arguments = ["init", "-input=false"]
             if ".terraform.lock.hcl" in files:
@@ -79,6 +101,8 @@ class Root:
             done = await self._read(*arguments, workspace="default")
             if done.code:
                 raise failure("prepare", self.noun, done.err)
+            providers = self.folder / ".terraform" / "providers"
+            refuse_providers(_below(providers, "*/*/*"))
             mark.write_text(digest)
         _write(self.folder, files)
 
@@ -96,8 +120,7 @@ class Root:
         """Save a plan under ``pin``: whatever it was decided on.
 
         Raises:
-            PermanentError: the configuration would run what nobody allowed, or the
-                provider refuses the plan.
+            PermanentError: the provider refuses the plan.
             TemporaryError: not now.
         """
         how = ("-destroy",) if destroy else ()
@@ -106,13 +129,15 @@ class Root:
         made = await self._read("plan", *arguments, timeout_s=PLAN_S)
         if made.code:
             raise failure("plan", self.noun, self._said(made))
-        shown = await self._read("show", "-json", _PLAN)
-        if shown.code:
-            raise failure("read plan of", self.noun, shown.err)
-        refuse_code(shown.out)
+        summary = summarise_log(made.out)
+        if summary is None:
+            shown = await self._read("show", "-json", _PLAN)
+            if shown.code:
+                raise failure("read plan of", self.noun, shown.err)
+            summary = summarise(shown.out)
         note = {"pin": pin, "sha256": _sha256(self.folder / _PLAN)}
         (self.folder / _PIN).write_text(json.dumps(note), encoding="utf-8")
-        return summarise(shown.out)
+        return summary
 
     def holds(self, pin: str) -> bool:
         """Whether the plan saved under ``pin`` is there, byte for byte."""
@@ -183,6 +208,10 @@ def _host() -> str:
 
 def _sha256(file: Path) -> str:
     return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def _below(folder: Path, pattern: str) -> set[str]:
+    return {file.relative_to(folder).as_posix() for file in folder.glob(pattern)}
 
 
 def _write(folder: Path, files: Mapping[str, bytes]) -> None:

@@ -6,8 +6,9 @@ attributes, never values: a value can be a secret, and a summary is printed.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
@@ -17,7 +18,14 @@ import orjson
 from reconciler.values import Preview
 from schemas.errors import PermanentError
 
-__all__ = ["ResourceChange", "Summary", "refuse_code", "summarise"]
+__all__ = [
+    "ResourceChange",
+    "Summary",
+    "refuse_code",
+    "refuse_providers",
+    "summarise",
+    "summarise_log",
+]
 
 Json = Mapping[str, Any]
 
@@ -42,6 +50,12 @@ _HEARTS = frozenset(
     }
 )
 
+
+# Programs, and other modules. Rather too much than too little: the first word is
+# refused in a comment too, and comments may stand between the parts of the second.
+_CODE = re.compile(
+    r'\b(provisioner)\b|\b(module)\b(?:\s|/\*.*?\*/)*(?:"|[\w-]+\s*\{)', re.DOTALL
+)
 
 # What those who use a cluster notice of a change to one of its parts.
 _POOL = {
@@ -180,33 +194,58 @@ def _any(unknown: object) -> bool:
     return any(map(_any, unknown)) if isinstance(unknown, list) else bool(unknown)
 
 
-def refuse_code(plan: bytes) -> None:
-    """Refuse a configuration that runs programs or unlisted providers.
+def summarise_log(log: bytes) -> Summary | None:
+    """The changes that planning itself told, by address.
 
-    Our modules hold none; this is the second wall behind their digest, the mirror
-    and the lock file, and it stands before anything is applied.
+    None where something changes in place: which attributes, the plan has to be asked,
+    and that takes two thirds of the time of planning it.
+    """
+    said = [orjson.loads(line) for line in log.splitlines()]
+    planned = (one["change"] for one in said if one.get("type") == "planned_change")
+    changes = [change for change in planned if change["action"] != "read"]
+    if any(
+        c["action"] not in {"create", "delete"} or "importing" in c for c in changes
+    ):
+        return None
+    found = [
+        ResourceChange(
+            address=change["resource"]["addr"],
+            action=change["action"],
+            kind=change["resource"]["resource_type"],
+            heart=change["resource"]["resource_type"] in _HEARTS,
+        )
+        for change in changes
+    ]
+    return Summary(changes=tuple(sorted(found)))
+
+
+def refuse_providers(names: Collection[str]) -> None:
+    """Refuse providers that are not listed, before a plan runs them.
 
     Raises:
-        PermanentError: the plan would run something that nobody allowed.
+        PermanentError: there is one.
     """
-    data = orjson.loads(plan)
-    configuration = data["configuration"]
-    configured = configuration.get("provider_config", {}).values()
-    named = {provider.get("full_name") for provider in configured}
-    used = {change["provider_name"] for change in data.get("resource_changes", ())}
-    for name in sorted((named | used) - PROVIDERS):
+    for name in sorted({*names} - PROVIDERS):
         raise _refused(f"provider {name}")
-    _refuse_module(configuration["root_module"])
 
 
-def _refuse_module(module: Json) -> None:
-    for resource in module.get("resources", ()):
-        if resource.get("provisioners"):
-            raise _refused(f"provisioner of {resource['address']}")
-    for name, call in module.get("module_calls", {}).items():
-        if not call["source"].startswith("./"):
-            raise _refused(f"module {name} from {call['source']}")
-        _refuse_module(call["module"])
+def refuse_code(files: Mapping[str, bytes]) -> None:
+    """Refuse a root that runs programs or fetches code, before Terraform reads it.
+
+    Our modules hold none; this is the second wall behind their digest, the mirror
+    and the lock file.
+
+    Raises:
+        PermanentError: it would run something that nobody allowed.
+    """
+    for name, content in sorted(files.items()):
+        if (
+            name.endswith((".tf.json", ".tofu", ".tofu.json"))
+            and name != "main.tf.json"
+        ):
+            raise _refused(name)
+        if name.endswith(".tf") and (found := _CODE.search(content.decode())):
+            raise _refused(f"{found[1] or found[2]} of {name}")
 
 
 def _refused(what: str) -> PermanentError:

@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from click import BadParameter, UsageError
 from click.testing import CliRunner, Result
 
 from reconciler.cli.cluster import COMMANDS
@@ -96,3 +97,16 @@ def test_what_is_not_declared_is_an_error_that_names_what_is(repo: Path) -> None
     with pytest.raises(PermanentError, match="cannot find cluster 'none'") as caught:
         bud(repo, "kubeconfig", "none")
     assert "prod, west" in caught.value.hint
+
+
+def test_a_cluster_in_a_cloud_has_no_certificates_to_rotate(repo: Path) -> None:
+    with pytest.raises(PermanentError, match="nobody keeps any") as caught:
+        bud(repo, "rotate", "prod")
+    assert "spec.credentials" in caught.value.hint
+
+
+def test_an_adoption_says_where_the_cluster_is(repo: Path) -> None:
+    with pytest.raises(UsageError, match="--region, or --kubeconfig"):
+        bud(repo, "adopt", "prod")
+    with pytest.raises(BadParameter, match="env=NAME"):
+        bud(repo, "adopt", "prod", "--region", "us-east-1", "--credentials", "AKIA")

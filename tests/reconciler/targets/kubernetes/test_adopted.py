@@ -14,7 +14,6 @@ from click.testing import CliRunner
 from reconciler.cli.cluster import COMMANDS
 from reconciler.cli.context import Context
 from reconciler.secrets import SopsFiles
-from tests.reconciler.secrets.conftest import files  # noqa: F401  finds SOPS
 from tests.reconciler.targets.kubernetes.plane import Plane
 
 pytestmark = pytest.mark.slow
@@ -38,9 +37,7 @@ def bud(repo: Path, *args: str, as_json: bool = True) -> Any:
 
 
 def test_an_existing_cluster_is_adopted_by_its_kubeconfig(
-    control_plane: Plane,
-    files: SopsFiles,  # noqa: F811
-    tmp_path: Path,
+    control_plane: Plane, sops: None, tmp_path: Path
 ) -> None:
     repo = tmp_path / "repo"
     (repo / "spec" / "cluster").mkdir(parents=True)

@@ -36,11 +36,12 @@ def hits(folder: Path, canary: str) -> list[str]:
     return found
 
 
-async def test_a_cluster_is_made_strays_grows_and_is_deleted(
+async def test_a_cluster_is_made_strays_is_kept_grows_and_is_deleted(
     aws_world: MakeWorld,
 ) -> None:
     world = aws_world()
-    target, unit, said = world.target, world.unit(), []
+    target, said = world.target, []
+    unit = world.unit(deletionPolicy="retain")
 
     def note(key: Key, message: str) -> None:
         said.append(message)
@@ -70,7 +71,16 @@ async def test_a_cluster_is_made_strays_grows_and_is_deleted(
     found = eks.describe_nodegroup(clusterName="prod", nodegroupName=group)
     assert found["nodegroup"]["scalingConfig"]["desiredSize"] == 2
 
-    # A GPU pool more, and one version up, in one change that keeps the cluster.
+    # Retained: neither deleted nor replaced. Another range of addresses means another
+    # VPC, and so another cluster.
+    with pytest.raises(PermanentError, match="deletionPolicy is retain"):
+        await target.dry_run(delete(healed))
+    other = world.unit(deletionPolicy="retain", network={"cidr": "10.9.0.0/16"})
+    with pytest.raises(PermanentError, match=r"replace .*aws_vpc\.this"):
+        await target.dry_run(change(other, healed))
+
+    # A GPU pool more, one version up, and free to be deleted, in one change that
+    # keeps the cluster.
     bigger = world.unit(version="1.33", nodePools=[SYSTEM, H100])
     summary = await target.summary(change(bigger, healed))
     assert not summary.fatal
@@ -95,34 +105,19 @@ async def test_a_cluster_is_made_strays_grows_and_is_deleted(
     assert hits(world.folder, SECRET) == []
 
 
-async def test_a_retained_cluster_is_neither_deleted_nor_replaced(
+async def test_what_the_account_may_not_have_stops_the_plan(
     aws_world: MakeWorld,
 ) -> None:
-    world = aws_world()
-    unit = world.unit(deletionPolicy="retain")
-    made = await world.target.apply(create(unit), silent)
-    with pytest.raises(PermanentError, match="deletionPolicy is retain"):
-        await world.target.dry_run(delete(made))
-    # Another range of addresses means another VPC, and so another cluster.
-    other = world.unit(deletionPolicy="retain", network={"cidr": "10.9.0.0/16"})
-    with pytest.raises(PermanentError, match=r"replace .*aws_vpc\.this"):
-        await world.target.dry_run(change(other, made))
-    assert await look(world.target, unit.key) == made
-    assert hits(world.folder, SECRET) == []
-
-
-async def test_a_quota_too_small_stops_the_plan(aws_world: MakeWorld) -> None:
-    world = aws_world(EMULATOR_QUOTA_VCPUS="200")
-    unit = world.unit(nodePools=[SYSTEM, H100])
+    limits = {
+        "EMULATOR_QUOTA_VCPUS": "200",
+        "EMULATOR_NOT_OFFERED": "g6e.xlarge",
+    }
+    world = aws_world(**limits)
+    rare = {"name": "l40s", "instanceType": "g6e.xlarge", "count": 1}
+    unit = world.unit(nodePools=[SYSTEM, H100, rare])
     with pytest.raises(PermanentError, match="up to 384 vCPUs") as caught:
         await world.target.dry_run(create(unit))
+    assert "No zone of the cluster offers g6e.xlarge" in caught.value.args[0]
     assert "quota" in caught.value.hint
     assert world.aws.left() == []
     assert (await look(world.target, unit.key)).presence is Presence.ABSENT
-
-
-async def test_machines_that_no_zone_offers_stop_the_plan(aws_world: MakeWorld) -> None:
-    world = aws_world(EMULATOR_NOT_OFFERED="p5.48xlarge")
-    with pytest.raises(PermanentError, match=r"No zone of the cluster offers p5\.48x"):
-        await world.target.dry_run(create(world.unit(nodePools=[SYSTEM, H100])))
-    assert world.aws.left() == []

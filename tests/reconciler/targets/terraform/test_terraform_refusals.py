@@ -8,7 +8,7 @@ import pytest
 from reconciler.values import Health, Presence
 from renderers.terraform import UNIT, Module
 from schemas.errors import FoundryError, PermanentError
-from tests.reconciler.targets.contract import create, delete, look, silent
+from tests.reconciler.targets.contract import change, create, delete, look, silent
 from tests.reconciler.targets.terraform.conftest import SMALL, SmallWorld
 
 pytestmark = pytest.mark.slow
@@ -26,13 +26,16 @@ def holding(code: str) -> Module:
                 'resource "terraform_data" "x" {\n  provisioner "local-exec" {\n'
                 '    command = "touch %s"\n  }\n}\n'
             ),
-            "provisioner of terraform_data.x is not allowed",
+            "provisioner of module/more.tf is not allowed",
         ),
         (
             'data "external" "x" {\n  program = ["touch", "%s"]\n}\n',
             "hashicorp/external",
         ),
-        ('module "x" {\n  source = "git::file://%s"\n}\n', "git"),
+        (
+            'module "x" {\n  source = "git::file://%s"\n}\n',
+            "module of module/more.tf is not allowed",
+        ),
     ],
 )
 async def test_a_module_that_runs_programs_never_runs(
@@ -47,6 +50,25 @@ async def test_a_module_that_runs_programs_never_runs(
         with pytest.raises(FoundryError, match="cannot") as caught:
             await attempt
         assert found in str(caught.value)
+    assert not touched.exists()
+
+
+async def test_a_file_that_somebody_put_beside_ours_is_never_read(
+    world: SmallWorld, tmp_path: Path
+) -> None:
+    unit, touched = world.unit("a"), tmp_path / "touched"
+    made = await world.target.apply(create(unit), silent)
+    folder = world.target.backend.folder.parent / "default.a"
+    code = (
+        'resource "terraform_data" "x" {\n  provisioner "local-exec" {\n'
+        f'    command = "touch {touched}"\n  }}\n}}\n'
+    )
+    for place in ("change", "change/module", "look"):
+        if (folder / place).exists():
+            (folder / place / "evil.tf").write_text(code)
+    other = world.unit("a", 1)
+    after = await world.target.apply(change(other, made), silent)
+    assert after.digest == other.digest
     assert not touched.exists()
 
 

@@ -6,7 +6,13 @@ import pytest
 
 from reconciler.targets.terraform.credentials import ambient, parse_credentials
 from reconciler.targets.terraform.state import read_state
-from reconciler.targets.terraform.summary import refuse_code, summarise
+from reconciler.targets.terraform.summary import (
+    refuse_code,
+    refuse_providers,
+    summarise,
+    summarise_log,
+)
+from renderers.terraform import our_module
 from schemas.errors import PermanentError, TemporaryError
 
 AWS = "registry.terraform.io/hashicorp/aws"
@@ -22,11 +28,8 @@ def changed(kind: str, actions: list[str], **values: object) -> dict[str, object
     }
 
 
-def plan_of(*changes: dict[str, object], **configuration: object) -> bytes:
-    root = {"root_module": {}, **configuration}
-    return json.dumps(
-        {"resource_changes": list(changes), "configuration": root}
-    ).encode()
+def plan_of(*changes: dict[str, object]) -> bytes:
+    return json.dumps({"resource_changes": list(changes)}).encode()
 
 
 def test_a_summary_names_attributes_and_no_values() -> None:
@@ -62,70 +65,52 @@ def test_the_same_changes_have_the_same_digest() -> None:
 
 
 @pytest.mark.parametrize(
-    ("plan", "found"),
+    ("code", "found"),
     [
-        (
-            plan_of(
-                root_module={
-                    "resources": [
-                        {
-                            "address": "aws_vpc.x",
-                            "provisioners": [{"type": "local-exec"}],
-                        }
-                    ]
-                }
-            ),
-            "provisioner of aws_vpc.x",
-        ),
-        (
-            plan_of(
-                provider_config={
-                    "external": {
-                        "full_name": "registry.terraform.io/hashicorp/external"
-                    }
-                }
-            ),
-            "provider registry.terraform.io/hashicorp/external",
-        ),
-        (
-            plan_of(changed("x", ["create"]) | {"provider_name": "example.org/a/b"}),
-            "provider example.org/a/b",
-        ),
-        (
-            plan_of(
-                root_module={
-                    "module_calls": {"m": {"source": "git::https://x", "module": {}}}
-                }
-            ),
-            "module m from git::https://x",
-        ),
-        (
-            plan_of(
-                root_module={
-                    "module_calls": {
-                        "m": {
-                            "source": "./module",
-                            "module": {
-                                "resources": [{"address": "deep", "provisioners": [{}]}]
-                            },
-                        }
-                    }
-                }
-            ),
-            "provisioner of deep",
-        ),
+        ('resource "x" "y" {\n  provisioner "local-exec" {\n  }\n}\n', "provisioner"),
+        ('resource "x" "y" {\n/* a\nb */ provisioner file {\n  }\n}\n', "provisioner"),
+        ('module /* a\nb */ x {\n  source = "git::https://x"\n}\n', "module"),
+        ('module "x" {\n  source = "git::https://x"\n}\n', "module"),
     ],
 )
-def test_code_that_nobody_allowed_is_refused(plan: bytes, found: str) -> None:
-    with pytest.raises(PermanentError, match="not allowed") as caught:
-        refuse_code(plan)
-    assert found in str(caught.value)
+def test_code_that_nobody_allowed_is_refused(code: str, found: str) -> None:
+    with pytest.raises(PermanentError, match=f"{found} of module/x.tf is not allowed"):
+        refuse_code({"module/x.tf": code.encode()})
 
 
-def test_our_own_configuration_is_not_refused() -> None:
-    module = {"module_calls": {"cluster": {"source": "./module", "module": {}}}}
-    provider = {"aws": {"full_name": AWS}}
-    refuse_code(plan_of(root_module=module, provider_config=provider))
+def test_what_is_read_beside_our_files_is_refused() -> None:
+    for name in ("override.tf.json", "module/x.tofu", "module/x.tf.json"):
+        with pytest.raises(PermanentError, match=f"{name} is not allowed"):
+            refuse_code({name: b"{}"})
+    with pytest.raises(PermanentError, match="hashicorp/external is not allowed"):
+        refuse_providers({AWS, "registry.terraform.io/hashicorp/external"})
+    refuse_providers({AWS})
+
+
+@pytest.mark.parametrize("name", ["aws-eks", "azure-aks"])
+def test_our_own_configuration_is_not_refused(name: str) -> None:
+    files = our_module(name).files
+    refuse_code({"main.tf.json": b"{}", **{f"module/{n}": f for n, f in files.items()}})
+
+
+def planned(action: str, **more: object) -> dict[str, object]:
+    resource = {"addr": f"aws_vpc.{action}", "resource_type": "aws_vpc"}
+    return {
+        "type": "planned_change",
+        "change": {"resource": resource, "action": action, **more},
+    }
+
+
+def test_what_is_only_made_or_gone_needs_no_second_look() -> None:
+    told = (planned(action) for action in ("delete", "read", "create"))
+    lines = [{"type": "version"}, *told]
+    log = b"\n".join(json.dumps(line).encode() for line in lines)
+    summary = summarise_log(log)
+    assert summary is not None
+    assert str(summary) == "1 to create, 1 to delete"
+    assert [c.address for c in summary.fatal] == ["aws_vpc.delete"]
+    for line in (planned("update"), planned("replace"), planned("noop", importing={})):
+        assert summarise_log(json.dumps(line).encode()) is None
 
 
 def test_what_is_no_state_is_never_absent() -> None:
