@@ -62,10 +62,10 @@ async def ended(folder: Path) -> None:
         await asyncio.sleep(0.2)  # waits for a condition, until the deadline
 
 
-async def test_a_daemon_killed_with_signal_9_leaves_a_run_that_ends_by_itself(
+async def test_a_run_that_nobody_waits_for_any_more_ends_in_order(
     aws_world: MakeWorld,
 ) -> None:
-    world = aws_world(EMULATOR_NODE_GROUP_S="30")
+    world = aws_world(EMULATOR_NODE_GROUP_S="15")
     target, unit = world.target, world.unit()
     with start(world) as daemon:
         assert daemon.stdout is not None
@@ -89,34 +89,25 @@ async def test_a_daemon_killed_with_signal_9_leaves_a_run_that_ends_by_itself(
     whole = await look(target, unit.key)
     assert (whole.digest, whole.health) == (unit.digest, Health.SERVABLE)
     assert await target.apply(change(unit, whole), silent) == whole
-    await target.delete(delete(whole), silent)
-    assert world.aws.left() == []
 
-
-async def test_a_run_that_nobody_waits_for_any_more_ends_in_order(
-    aws_world: MakeWorld,
-) -> None:
-    world = aws_world(EMULATOR_NODE_GROUP_S="20")
-    target, unit = world.target, world.unit()
+    # Cancelled while it destroys: a new commit does not wait for it (law 12), and the
+    # cluster is not torn in two.
     begun = asyncio.Event()
 
     def note(_: object, message: str) -> None:
-        if "aws_eks_cluster.this: Creating..." in message:
+        if "Destroying..." in message:
             begun.set()
 
-    running = asyncio.ensure_future(target.apply(create(unit), note))
+    running = asyncio.ensure_future(target.delete(delete(whole), note))
     async with asyncio.timeout(DEADLINE_S):
         await begun.wait()
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
-
-    # A new commit does not wait for it (law 12), and the cluster is not torn in two.
-    folder = target.backend.folder.parent / "default.prod" / "change"
     assert orphan(folder) == "running"
     await ended(folder)
-    whole = await look(target, unit.key)
-    assert (whole.digest, whole.health) == (unit.digest, Health.SERVABLE)
+    assert world.aws.left() == []
+    assert (await look(target, unit.key)).presence is Presence.ABSENT
 
 
 async def test_terraform_killed_with_signal_9_leaves_what_it_had_written(
