@@ -30,6 +30,7 @@ HEADER: Final = (
 # Predictions are kept to four significant digits: more would claim a precision that
 # nobody has, and differ between processors in the last bit.
 DIGITS: Final = 4
+REHEARSED: Final = ("concurrency", "ttft_ms", "tpot_ms")
 
 Inputs = Mapping[str, object]
 """Part of the inputs -> its content, as plain data."""
@@ -68,8 +69,14 @@ def stale(found: Entry, inputs: Inputs) -> tuple[str, ...]:
     )
 
 
-def entry(decision: Decision, inputs: Inputs, *, autoscaled: bool) -> Entry:
-    """Make the entry of a fresh decision."""
+def entry(
+    decision: Decision,
+    inputs: Inputs,
+    *,
+    autoscaled: bool,
+    rehearsal: Mapping[str, float] | None = None,
+) -> Entry:
+    """Make the entry of a decision; ``rehearsal`` is that of the one it keeps."""
     chosen = decision.chosen
     data: dict[str, Any] = {
         "inputs": {part: digest(content) for part, content in inputs.items()},
@@ -84,6 +91,7 @@ def entry(decision: Decision, inputs: Inputs, *, autoscaled: bool) -> Entry:
             "memory_lo": _number(decision.memory_gib["needed_lo"]),
             "memory_hi": _number(decision.memory_gib["needed_hi"]),
         },
+        "rehearsal": _numbers(rehearsal or _rehearsed(chosen.prediction)),
         "reason": decision.reason,
         "binding": decision.binding,
         "method": decision.method,
@@ -172,10 +180,16 @@ def _entry(data: Mapping[str, Any]) -> Entry:
             # What runs on CPUs has no such setting.
             chunk=chosen["chunk"] if chosen["gpu"] is not None else None,
             prediction={k: float(v) for k, v in data["prediction"].items()},
+            rehearsal=data.get("rehearsal") or _rehearsed(data["prediction"]),
         ),
         inputs=dict(data["inputs"]),
         data=data,
     )
+
+
+def _rehearsed(prediction: Mapping[str, float]) -> dict[str, float]:
+    """Of what is promised, what a simulator plays."""
+    return {name: prediction[name] for name in REHEARSED if name in prediction}
 
 
 _NAMES: Final = {"node_pool": "nodePool", "max_batch": "maxBatch"}

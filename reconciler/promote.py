@@ -20,7 +20,7 @@ from reconciler.forge.base import Proposal
 from reconciler.ledger import Entry
 from reconciler.load import load
 from reconciler.lock import parse
-from reconciler.optimizer.feedback import read_records
+from reconciler.optimizer.feedback import read_records, replicas_of
 from reconciler.optimizer.posing import model_of
 from reconciler.overlay import overlay
 from reconciler.pipeline import Pipeline, Prepared
@@ -143,7 +143,7 @@ def _proof(pipeline: Pipeline, prepared: Prepared, source: Served) -> Entry:
 def _measured(records: Path, source: Served, proof: Entry) -> Mapping[str, str] | None:
     name = f"{source.ref.project}/{source.ref.name}"
     since = datetime.fromisoformat(proof.at).timestamp()
-    replicas = {name: source.resolution.replicas or 1}
+    replicas = {name: replicas_of(source.endpoint, source.resolution)}
     found = read_records(records, replicas, since=since)
     return found[0] if found else None
 

@@ -126,8 +126,12 @@ def solve(desired: Desired, catalog: Catalog) -> Lock:
         except Infeasible as error:
             problems.append(_infeasible(desired, ref, error))
             continue
-        autoscaled = question.task.autoscaled is not None
-        entries[ref] = entry(decision, question.inputs, autoscaled=autoscaled)
+        entries[ref] = entry(
+            decision,
+            question.inputs,
+            autoscaled=question.task.autoscaled is not None,
+            rehearsal=found.resolution.rehearsal if kept and found else None,
+        )
     if problems:
         raise SpecError(problems)
     return replace(lock, entries=entries)

@@ -20,7 +20,16 @@ from schemas.errors import PermanentError
 from schemas.model import Model
 from schemas.resolution import Resolution
 
-__all__ = ["ADAPTERS", "WEIGHTS", "Served", "serve", "step_tokens"]
+__all__ = [
+    "ADAPTERS",
+    "WEIGHTS",
+    "Served",
+    "SglangRanks",
+    "sequences_of_a_rank",
+    "serve",
+    "sglang_ranks",
+    "step_tokens",
+]
 
 WEIGHTS = "/weights"
 ADAPTERS = "/adapters"
@@ -75,9 +84,9 @@ class _Order:
             for adapter in self.endpoint.spec.adapters
         )
 
-    def chunk(self, flag: str) -> tuple[str, ...]:
+    def chunk(self, flag: str, *, ranks: int = 1) -> tuple[str, ...]:
         tokens = step_tokens(self.endpoint, self.model, self.resolution, flag)
-        return (f"--{flag}={tokens}",) if tokens else ()
+        return (f"--{flag}={tokens * ranks}",) if tokens else ()
 
     def cannot(self, found: str) -> PermanentError:
         return PermanentError(
@@ -95,6 +104,37 @@ def step_tokens(
     """
     decided = flag in endpoint.spec.engine.args or model.spec.task == "embedding"
     return None if decided else resolution.chunk
+
+
+def sequences_of_a_rank(resolution: Resolution) -> int:
+    """The batch of one data rank: such ranks are engines, each with its own limit."""
+    return -(-resolution.max_batch // resolution.data)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SglangRanks:
+    """How SGLang counts: with attention in data ranks, all GPUs of a stage are tensor
+    ranks of the experts, and a limit is the sum of what each data rank gets."""
+
+    tensor: int
+    sequences: int
+    chunks: int
+    """Data ranks that one number of tokens a step is divided among."""
+    attention: bool
+
+
+def sglang_ranks(model: Model, resolution: Resolution) -> SglangRanks:
+    """SGLang repeats a dense model on each data rank and the attention of a mixture of
+    experts, whose experts stay spread over all ranks, as they were counted on."""
+    attention = resolution.data > 1 and model.spec.shape(catalog()).experts is not None
+    return SglangRanks(
+        tensor=resolution.tensor * (resolution.data if attention else 1),
+        sequences=resolution.max_batch
+        if attention
+        else sequences_of_a_rank(resolution),
+        chunks=resolution.data if attention else 1,
+        attention=attention,
+    )
 
 
 def serve(
@@ -134,7 +174,7 @@ def _vllm(order: _Order) -> Served:
         f"--tensor-parallel-size={r.tensor}",
         f"--pipeline-parallel-size={r.pipeline}",
         f"--max-model-len={r.context}",
-        f"--max-num-seqs={r.max_batch}",
+        f"--max-num-seqs={sequences_of_a_rank(r)}",
         *order.chunk("max-num-batched-tokens"),
         *_number_format(order),
     ]
@@ -179,19 +219,22 @@ def _vllm(order: _Order) -> Served:
 
 def _sglang(order: _Order) -> Served:
     r, spec = order.resolution, order.endpoint.spec
+    ranks = sglang_ranks(order.model, r)
     command = [
         *("python3", "-m", "sglang.launch_server", f"--model-path={WEIGHTS}"),
         f"--served-model-name={order.endpoint.metadata.name}",
         *("--host=0.0.0.0", "--port=30000", "--enable-metrics"),
-        f"--tp-size={r.tensor}",
+        f"--tp-size={ranks.tensor}",
         f"--pp-size={r.pipeline}",
         f"--context-length={r.context}",
-        f"--max-running-requests={r.max_batch}",
-        *order.chunk("chunked-prefill-size"),
+        f"--max-running-requests={ranks.sequences}",
+        *order.chunk("chunked-prefill-size", ranks=ranks.chunks),
         *_number_format(order),
     ]
     if r.data > 1:
         command.append(f"--dp-size={r.data}")
+    if ranks.attention:
+        command.append("--enable-dp-attention")
     if r.expert > 1:
         command.append(f"--ep-size={r.expert}")
     if spec.adapters:

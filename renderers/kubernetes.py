@@ -182,7 +182,7 @@ def _gpus_per_node(pool: NodePool) -> int:
 
 
 def _weights_gib(model: Model, precision: str) -> float:
-    architecture = catalog().models.find(model.spec.architecture_id).architecture
+    architecture = model.spec.shape(catalog())
     return architecture.weight_bytes(Precision(precision)) / 2**30
 
 

@@ -11,7 +11,11 @@ from collections.abc import Callable, Iterator
 from hashlib import sha256
 from typing import Literal
 
-from renderers.engine_arguments import step_tokens
+from renderers.engine_arguments import (
+    sequences_of_a_rank,
+    sglang_ranks,
+    step_tokens,
+)
 from schemas.endpoint import Adapter as AdapterSpec
 from schemas.endpoint import Endpoint
 from schemas.errors import PermanentError
@@ -149,7 +153,7 @@ def _vllm(endpoint: Endpoint, model: Model, resolution: Resolution) -> Arguments
     yield from ("--model", MODEL, "--served-model-name", endpoint.metadata.name)
     yield from ("--host", "127.0.0.1", "--port", PORT)
     yield from ("--max-model-len", str(resolution.context))
-    yield from ("--max-num-seqs", str(resolution.max_batch))
+    yield from ("--max-num-seqs", str(sequences_of_a_rank(resolution)))
     if tokens := step_tokens(endpoint, model, resolution, "max-num-batched-tokens"):
         yield from ("--max-num-batched-tokens", str(tokens))
     yield from ("--tensor-parallel-size", str(resolution.tensor))
@@ -175,17 +179,19 @@ def _vllm(endpoint: Endpoint, model: Model, resolution: Resolution) -> Arguments
 
 
 def _sglang(endpoint: Endpoint, model: Model, resolution: Resolution) -> Arguments:
-    spec = endpoint.spec
+    spec, ranks = endpoint.spec, sglang_ranks(model, resolution)
     yield "sglang.launch_server"
     yield from ("--model-path", MODEL, "--served-model-name", endpoint.metadata.name)
     yield from ("--host", "127.0.0.1", "--port", PORT, "--enable-metrics")
     yield from ("--context-length", str(resolution.context))
-    yield from ("--max-running-requests", str(resolution.max_batch))
+    yield from ("--max-running-requests", str(ranks.sequences))
     if tokens := step_tokens(endpoint, model, resolution, "chunked-prefill-size"):
-        yield from ("--chunked-prefill-size", str(tokens))
-    yield from ("--tp-size", str(resolution.tensor))
+        yield from ("--chunked-prefill-size", str(tokens * ranks.chunks))
+    yield from ("--tp-size", str(ranks.tensor))
     yield from ("--pp-size", str(resolution.pipeline))
     yield from ("--dp-size", str(resolution.data))
+    if ranks.attention:
+        yield "--enable-dp-attention"
     if resolution.expert > 1:
         yield from ("--ep-size", str(resolution.expert))
     if model.spec.task == "embedding":
@@ -217,7 +223,7 @@ def _llamacpp(endpoint: Endpoint, model: Model, resolution: Resolution) -> Argum
 
 
 def _simulator(endpoint: Endpoint, model: Model, resolution: Resolution) -> Arguments:
-    spec, prediction = endpoint.spec, resolution.prediction
+    spec, played = endpoint.spec, resolution.rehearsal
     yield "reconciler.engines.simulator"
     yield from ("--alias", endpoint.metadata.name, "--port", PORT)
     yield from ("--task", model.spec.task)
@@ -225,12 +231,11 @@ def _simulator(endpoint: Endpoint, model: Model, resolution: Resolution) -> Argu
     yield from ("--parallel", str(resolution.max_batch))
     yield from ("--rehearses", spec.engine.rehearses or "simulator")
     yield from ("--input-tokens", str(spec.workload.input_tokens))
-    replicas = max(1, _replicas(endpoint, resolution))
-    concurrency = -(-spec.workload.concurrency // replicas)
+    concurrency = int(played.get("concurrency", 1))
     yield from ("--concurrency", str(min(concurrency, resolution.max_batch)))
-    for name in ("ttft_ms", "tpot_ms", "tpot_alone_ms"):
-        if name in prediction:
-            yield from (f"--{name.replace('_', '-')}", f"{prediction[name]:.6g}")
+    for name in ("ttft_ms", "tpot_ms"):
+        if name in played:
+            yield from (f"--{name.replace('_', '-')}", f"{played[name]:.6g}")
     yield from _own_arguments(endpoint, negated=False)
 
 

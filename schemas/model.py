@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
+from schemas.architecture import Architecture, architecture_from_config
 from schemas.objects import Credential, FoundryObject, Name, Refers, Sha256, Strict
+
+if TYPE_CHECKING:  # the catalog is an argument
+    from schemas.catalog import Catalog
 
 __all__ = ["Model", "ModelSource", "ModelSpec", "PackageSource", "Precision"]
 
@@ -87,6 +91,11 @@ class ModelSpec(Strict):
         default=None,
         description="a model of the catalog; left out, it is found by the source's name",
     )
+    config: dict[str, Any] | None = Field(
+        default=None,
+        description="for a model that no catalog has, what shapes it in its "
+        "config.json; see `bud optimizer config`",
+    )
     precision: Precision
     licence: Licence
     scan: Literal["require", "warn", "off"] = "require"
@@ -97,6 +106,10 @@ class ModelSpec(Strict):
 
     @model_validator(mode="after")
     def _has_an_architecture(self) -> Self:
+        if self.config is not None:
+            if self.architecture is not None:
+                raise ValueError("say one of architecture and config: both name it")
+            return self
         if self.architecture is None and self.source.hf is None:
             raise ValueError("architecture is needed: the source does not name a model")
         return self
@@ -105,8 +118,21 @@ class ModelSpec(Strict):
     def architecture_id(self) -> str:
         if self.architecture is not None:
             return self.architecture
-        assert self.source.hf is not None, "checked by _has_an_architecture"
-        return self.source.hf.repo
+        if self.source.hf is not None:
+            return self.source.hf.repo
+        assert self.config is not None, "checked by _has_an_architecture"
+        return "its own config"
+
+    def shape(self, catalog: Catalog) -> Architecture:
+        """What it is built like.
+
+        Raises:
+            PermanentError: the catalog does not know it.
+            SpecError: its own config does not say enough.
+        """
+        if self.config is not None:
+            return architecture_from_config(self.config, file="spec.config")
+        return catalog.models.find(self.architecture_id).architecture
 
 
 class Model(FoundryObject):

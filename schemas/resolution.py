@@ -27,7 +27,11 @@ class Resolution:
     chunk: int | None = None
     """Tokens an engine takes into one step; None is the engine's own default."""
     prediction: Mapping[str, float] = field(default_factory=dict)
-    """ttft_ms, tpot_ms, tokens_per_s, memory_gib ... with ``_lo`` and ``_hi``."""
+    """ttft_ms, tpot_ms, tokens_per_s, memory_gib ... with ``_lo`` and ``_hi``; of
+    ``concurrency`` requests at once on a replica."""
+    rehearsal: Mapping[str, float] = field(default_factory=dict)
+    """concurrency, ttft_ms and tpot_ms that a simulator plays: as first decided, so
+    that scaling changes no argv of what runs."""
 
     @property
     def gpus(self) -> int:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from reconciler.checks.whole import Whole
 from reconciler.written import did_you_mean
-from schemas.errors import Problem
+from schemas.errors import Problem, SpecError
 from schemas.model import Model
 
 __all__ = ["check_models"]
@@ -29,6 +29,13 @@ def check_models(whole: Whole) -> Iterator[Problem]:
 
 
 def _is_known(whole: Whole, model: Model) -> Iterator[Problem]:
+    if model.spec.config is not None:
+        try:
+            model.spec.shape(whole.catalog)
+        except SpecError as error:
+            for found in error.problems:
+                yield whole.problem(model, "spec.config", found.message, found.hint)
+        return
     name = model.spec.architecture_id
     if name not in whole.catalog.models:
         known = (entry.id for entry in whole.catalog.models)

@@ -6,14 +6,21 @@ context length, words the reason and builds the memory table of what was chosen.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Final
 
 from reconciler.optimizer.choose import binding, feasible, nearest, order, runners_up
 from reconciler.optimizer.front import pareto
-from reconciler.optimizer.options import Options
-from reconciler.optimizer.prediction import memory
-from reconciler.optimizer.task import Candidate, Decision, Infeasible, Task
+from reconciler.optimizer.options import join
+from reconciler.optimizer.prediction import Predictor, memory
+from reconciler.optimizer.sizing import imagined
+from reconciler.optimizer.task import (
+    Candidate,
+    Decision,
+    Infeasible,
+    Optimizer,
+    Task,
+)
 
 __all__ = ["answer"]
 
@@ -23,24 +30,19 @@ CONTEXT_HEADROOM: Final = 2
 CONTEXT_STEP: Final = 1024
 
 
-def answer(
-    task: Task,
-    *,
-    options: Callable[[], Options | None],
-    imagined: Callable[[], Options | None],
-    identity: str,
-) -> Decision:
-    """Choose among ``options()``; on failure explain with ``imagined()``.
+def answer(task: Task, optimizer: Optimizer, predictor: Predictor) -> Decision:
+    """Choose among what ``optimizer`` considers; on failure explain with what
+    ``predictor`` says of more nodes.
 
     Raises:
         Infeasible: nothing meets every hard constraint.
     """
-    found = options()
+    found = optimizer.consider(task)
     if found is None or not feasible(found).any():
-        every = imagined()
-        if every is None:
+        parts = [part for part in (found, imagined(task, predictor)) if part]
+        if not parts:
             raise Infeasible(_inconceivable(task), ())
-        raise nearest(every)
+        raise nearest(join(parts))
     ranked = order(found)
     ranked = ranked[feasible(found)[ranked]]
     best = int(ranked[0])
@@ -57,7 +59,7 @@ def answer(
         reason=_reason(task, chosen, binds),
         binding=binds,
         memory_gib=table.row(0),
-        method=identity,
+        method=optimizer.identity,
         considered=len(found),
         front=pareto(found),
         measured_points=int(found.prediction.points[best]),

@@ -24,7 +24,7 @@ from reconciler.optimizer.performance import Band, Bands, PerformanceModel
 
 __all__ = ["digest_of", "load_model", "shipped", "shipped_digest", "write_model"]
 
-FORMAT: Final = 2
+FORMAT: Final = 3
 FOLDER: Final = "artefact"
 TARGETS: Final = {"ttft": FIRST, "tpot": TOKEN}
 

@@ -5,12 +5,14 @@ Mounted by ``reconciler.cli``. Data goes to stdout, everything else to stderr.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Protocol
 
 import click
 import orjson
+import yaml
 
 from reconciler import lockfile
 from reconciler.load import load
@@ -18,20 +20,28 @@ from reconciler.lock import parse
 from reconciler.optimizer import Heuristic, artefact
 from reconciler.optimizer.aic import AicPredictor
 from reconciler.optimizer.calibration import Calibration
-from reconciler.optimizer.evaluation import decide, score, table
+from reconciler.optimizer.describe import read_config, shaping
+from reconciler.optimizer.evaluation import decide, predictions, score, table
 from reconciler.optimizer.explain import drawn, explain
 from reconciler.optimizer.explain import table as alternatives
-from reconciler.optimizer.feedback import feedback, line_of, read_records
+from reconciler.optimizer.feedback import (
+    feedback,
+    line_of,
+    read_records,
+    replicas_of,
+)
+from reconciler.optimizer.fleet import place
 from reconciler.optimizer.forecast import forecast
 from reconciler.optimizer.rows import read_rows
-from reconciler.optimizer.task import Infeasible
-from reconciler.optimizer.training import left_out, read_measured, train
+from reconciler.optimizer.task import Infeasible, Optimizer
+from reconciler.optimizer.training import read_measured, train
 from reconciler.overlay import overlay
-from reconciler.resolve import questions
+from reconciler.resolve import Question, questions
 from reconciler.values import Commit, Desired
 from schemas.catalog import catalog
 from schemas.errors import PermanentError
 from schemas.objects import Ref
+from schemas.resolution import Resolution
 
 __all__ = ["optimize", "optimizer"]
 
@@ -90,7 +100,7 @@ def train_command(data: Path, seed: int, output: Path) -> None:
 def evaluate_command(data: Path, seed: int, *, as_json: bool) -> None:
     """Score what is left out, beside AIConfigurator on the same rows."""
     measured = read_measured(data, catalog())
-    found = left_out(measured, seed=seed)
+    found = predictions(measured.runs, seed=seed)
     scores, chosen = score(measured, found), decide(measured, found)
     if as_json:
         report = {"errors": scores, "decisions": chosen}
@@ -127,7 +137,7 @@ def predict_command(source: Path, output: Path, calibration: Path | None) -> Non
     rows = forecast(source, output, artefact.shipped(), catalog(), calibration=known)
     unknown = sorted({what for row in rows for what in row.assumed})
     for what in unknown:
-        click.echo(f"not in the catalog, taken for its nearest: {what}", err=True)
+        click.echo(f"not known, taken for the nearest that is: {what}", err=True)
     click.echo(f"predicted {len(rows)} lines into {output}", err=True)
 
 
@@ -161,11 +171,18 @@ def feedback_command(
 ) -> None:
     """Compare measurements with what was predicted, and learn from them."""
     desired = None if context is None else _desired(context)
-    running = {} if desired is None else _running(desired)
+    served = {} if desired is None else _running(desired)
+    running = {
+        name: line_of(question.task, chosen)
+        for name, (question, chosen) in served.items()
+    }
     lines = [] if source is None else read_rows(source)
     if records is not None:
-        replicas = {name: int(line["replicas"]) for name, line in running.items()}
-        lines += read_records(records, replicas)
+        counts = {
+            name: replicas_of(question.endpoint, chosen)
+            for name, (question, chosen) in served.items()
+        }
+        lines += read_records(records, counts)
     if not lines:
         raise PermanentError(
             "cannot learn from nothing: no measured line was found",
@@ -197,18 +214,37 @@ def _desired(context: Checkout) -> Desired:
     return overlay(load(context.repo, Commit(sha="0" * 40)), context.environment)
 
 
-def _running(desired: Desired) -> dict[str, dict[str, str]]:
-    """Each GPU endpoint of the lock whose replicas are counted, as a line."""
+def _running(desired: Desired) -> dict[str, tuple[Question, Resolution]]:
+    """Each GPU endpoint of the lock that has replicas."""
     entries, posed = parse(desired.lock).entries, questions(desired, catalog())
     return {
-        f"{ref.project}/{ref.name}": line_of(posed[ref].task, found.resolution)
+        f"{ref.project}/{ref.name}": (posed[ref], found.resolution)
         for ref, found in entries.items()
-        if ref in posed and found.resolution.gpu and found.resolution.replicas
+        if ref in posed and found.resolution.gpu and found.resolution.replicas != 0
     }
 
 
+@optimizer.command("config")
+@click.argument("source")
+def config_command(source: str) -> None:
+    """Print what a Model says of a model that no catalog has.
+
+    SOURCE is a folder with a config.json, or owner/name@commit on the hub.
+    """
+    config, shape = shaping(read_config(source))
+    click.echo(yaml.safe_dump({"config": config}, sort_keys=False).rstrip())
+    total, active = shape.parameters.total / 1e9, shape.active_parameters / 1e9
+    click.echo(
+        f"{total:.2f}B parameters, {active:.2f}B active, {shape.layers} layers, "
+        f"{shape.heads} heads, {shape.kv_heads} kv heads; put it under spec of the Model",
+        err=True,
+    )
+    for assumed in shape.assumed:
+        click.echo(f"assumed: {assumed}", err=True)
+
+
 @click.command()
-@click.argument("endpoint")
+@click.argument("endpoints", nargs=-1, required=True, metavar="ENDPOINT...")
 @click.option(
     "--picture",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -224,29 +260,64 @@ def _running(desired: Desired) -> dict[str, dict[str, str]]:
 )
 @click.pass_obj
 def optimize(
-    context: Checkout, endpoint: str, picture: Path | None, predictor: str
+    context: Checkout, endpoints: tuple[str, ...], picture: Path | None, predictor: str
 ) -> None:
-    """Explain ENDPOINT: the best alternatives, what binds, what one more GPU buys."""
-    ref = Ref.parse(endpoint if "/" in endpoint else f"Endpoint/{endpoint}")
+    """Explain ENDPOINT: the best alternatives, what binds, what one more GPU buys.
+
+    Of several, how they are placed together on the pools they share, for the least
+    cost.
+    """
     posed = questions(_desired(context), catalog())
-    if ref not in posed:
-        raise PermanentError(
-            f"cannot explain {ref}: environment {context.environment} has no such "
-            "endpoint",
-            hint=f"it has {', '.join(str(found) for found in sorted(posed))}",
-        )
-    question = posed[ref]
+    wanted = [_asked(context, name, posed) for name in endpoints]
     other = Heuristic(predictor=AicPredictor()) if predictor == "aic" else None
+    if len(wanted) > 1:
+        _place(context, wanted, other)
+        return
+    (question,) = wanted
     try:
         found = explain(question.task, other or question.optimizer)
     except Infeasible as error:
-        raise PermanentError(
-            f"cannot place {ref}: nothing meets {error.binding}",
-            hint=error.alternatives or "widen the node pools or what is fixed",
-        ) from error
+        raise _infeasible(question.task.name, error) from error
     if picture is not None:
         picture.write_text(drawn(found), encoding="utf-8")
     if context.as_json:
         click.echo(orjson.dumps(asdict(found)).decode())
     else:
         click.echo(alternatives(found))
+
+
+def _asked(context: Checkout, name: str, posed: Mapping[Ref, Question]) -> Question:
+    ref = Ref.parse(name if "/" in name else f"Endpoint/{name}")
+    if ref not in posed:
+        raise PermanentError(
+            f"cannot explain {ref}: environment {context.environment} has no such "
+            "endpoint",
+            hint=f"it has {', '.join(str(found) for found in sorted(posed))}",
+        )
+    return posed[ref]
+
+
+def _place(
+    context: Checkout, questions: Sequence[Question], other: Optimizer | None
+) -> None:
+    try:
+        found = place(
+            [(question.task, other or question.optimizer) for question in questions]
+        )
+    except Infeasible as error:
+        raise _infeasible("them together", error) from error
+    if context.as_json:
+        click.echo(orjson.dumps(asdict(found)).decode())
+        return
+    for name, chosen in found.chosen.items():
+        click.echo(f"{name}: {chosen}")
+    for pool, taken in found.used.items():
+        click.echo(f"{pool}: {taken} of {found.capacity[pool]} devices")
+    click.echo(f"{found.usd_per_h:.2f} USD an hour at list prices")
+
+
+def _infeasible(what: str, error: Infeasible) -> PermanentError:
+    return PermanentError(
+        f"cannot place {what}: nothing meets {error.binding}",
+        hint=error.alternatives or "widen the node pools or what is fixed",
+    )

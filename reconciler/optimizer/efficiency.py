@@ -48,16 +48,20 @@ class Table:
     def at(self, x: Numbers, y: Numbers) -> Numbers:
         """The factor at (x, y), between the grid's points by straight lines and
         beyond its edge as at the edge."""
+        # A search spends most of its time here: few passes, one index into the grid.
         rows, columns = self.values.shape
-        i = np.clip((np.log2(x + TINY) - self.x0) / self.dx, 0, rows - 1)
-        j = np.clip((np.log2(y + TINY) - self.y0) / self.dy, 0, columns - 1)
-        i0, j0 = np.floor(i).astype(int), np.floor(j).astype(int)
-        i1, j1 = np.minimum(i0 + 1, rows - 1), np.minimum(j0 + 1, columns - 1)
+        i = (np.log2(x + TINY) - self.x0) / self.dx
+        j = (np.log2(y + TINY) - self.y0) / self.dy
+        i = np.minimum(np.maximum(i, 0.0), rows - 1.0)
+        j = np.minimum(np.maximum(j, 0.0), columns - 1.0)
+        i0 = np.minimum(i.astype(np.intp), rows - 2)
+        j0 = np.minimum(j.astype(np.intp), columns - 2)
         u, v = i - i0, j - j0
-        grid = self.values
-        low = grid[i0, j0] * (1 - u) + grid[i1, j0] * u
-        high = grid[i0, j1] * (1 - u) + grid[i1, j1] * u
-        factor: Numbers = np.exp(low * (1 - v) + high * v)
+        grid, corner = self.values.ravel(), i0 * columns + j0
+        low, high = grid[corner], grid[corner + 1]
+        low = low + (grid[corner + columns] - low) * u
+        high = high + (grid[corner + columns + 1] - high) * u
+        factor: Numbers = np.exp(low + (high - low) * v)
         return factor
 
 
@@ -106,6 +110,8 @@ class Efficiency:
         block: bool = False,
     ) -> Numbers:
         """A matrix product; ``block`` is for weights scaled in blocks."""
+        if not parameters.any():
+            return np.zeros(len(parameters))
         ideal = ideal_product_ms(device, weights, parameters=parameters, tokens=tokens)
         name = "fp8_block" if block and weights == Precision.FP8 else _plain(weights)
         factor = self._factor(f"product/{name}", tokens, parameters)
@@ -130,6 +136,8 @@ class Efficiency:
         heads: Numbers, kind: str,
     ) -> Numbers:  # fmt: skip
         """Attention of prompt tokens over each other, or their way through a state."""
+        if not work.any():
+            return np.zeros(len(work))
         ideal = ideal_attention_ms(device, traffic=traffic, work=work)
         factor = self._factor(f"prompt/{kind}", length, heads)
         return np.where(work > 0, ideal * factor, 0.0)
@@ -139,6 +147,8 @@ class Efficiency:
         batch: Numbers, kind: str,
     ) -> Numbers:  # fmt: skip
         """Attention of single tokens over what is cached."""
+        if not traffic.any():
+            return np.zeros(len(traffic))
         ideal = ideal_attention_ms(device, traffic=traffic, work=work)
         second = heads if kind == "latent" else batch
         factor = self._factor(f"cache/{kind}", traffic, second)

@@ -1,19 +1,19 @@
 """`bud optimizer evaluate`: scores on cases that were left out, beside the peer's.
 
-Each split's rows are predicted by models that never saw their group, and each
-interval comes from other folds' errors. The peer's predictions stand in the same
+Each split's rows are predicted by models that never saw their group, with blends and
+intervals that were learned without it as well. The peer's predictions stand in the same
 rows (columns aic_*); they are compared on the rows it can predict. Pure.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
 
 from reconciler.optimizer.cases import Mask
-from reconciler.optimizer.conformal import SPLITS, LeftOut, Split, score_bands
+from reconciler.optimizer.conformal import judged
 from reconciler.optimizer.decisions import (
     Choosing,
     Outcomes,
@@ -21,12 +21,19 @@ from reconciler.optimizer.decisions import (
     ranking_regret,
 )
 from reconciler.optimizer.layouts import Numbers
+from reconciler.optimizer.leaving import (
+    SPLITS,
+    LeftOut,
+    Runs,
+    leave_out,
+    leave_out_twice,
+)
 from reconciler.optimizer.performance import Estimate
 from reconciler.optimizer.prediction import ANALYTIC_BAND, BOUND_SHARE
 from reconciler.optimizer.rows import numbers
 from reconciler.optimizer.training import Measured
 
-__all__ = ["Chosen", "Score", "decide", "predictions", "score", "table"]
+__all__ = ["Chosen", "Predicted", "Score", "decide", "predictions", "score", "table"]
 
 # Percent added to the peer's predictions before they meet a target.
 PEER_MARGINS = (0, 10, 30)
@@ -58,55 +65,77 @@ class Score:
     peer_median: float
 
 
-def predictions(split: Split, found: LeftOut, data: Measured, target: str) -> Estimate:
-    """What is said of every run by models and bands that never saw it."""
-    measured = getattr(data, target)
-    columns = {f.name: np.zeros(len(measured)) for f in fields(Estimate)}
-    for rows, estimate in score_bands(
-        split, found, data.cases, measured, data.weights, target=target
-    ):
-        for name, values in columns.items():
-            values[rows] = getattr(estimate, name)
-    return Estimate(**columns)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Predicted:
+    """What is said of every run of one split by what never saw its group."""
+
+    split: str
+    found: LeftOut
+    estimates: Mapping[str, Estimate]
 
 
-def score(data: Measured, found: Mapping[str, LeftOut]) -> list[Score]:
+def predictions(runs: Runs, *, seed: int) -> list[Predicted]:
+    """Of every split; some minutes."""
+    return [
+        _predicted(
+            split.name,
+            leave_out(split, runs, seed=seed),
+            leave_out_twice(split, runs, seed=seed),
+            runs,
+        )
+        for split in SPLITS
+    ]
+
+
+def _predicted(
+    split: str, found: LeftOut, others: Mapping[int, LeftOut], runs: Runs
+) -> Predicted:
+    estimates = {}
+    for target in found.parts:
+        columns = {f.name: np.zeros(len(found.rows)) for f in fields(Estimate)}
+        for places, estimate in judged(found, others, runs, target):
+            for name, values in columns.items():
+                values[places] = getattr(estimate, name)
+        estimates[target] = Estimate(**columns)
+    return Predicted(split=split, found=found, estimates=estimates)
+
+
+def score(data: Measured, predicted: Sequence[Predicted]) -> list[Score]:
     """Every split and target."""
-    scores = []
-    for split in SPLITS:
-        for target in ("tpot", "ttft"):
-            measured = getattr(data, target)
-            said = predictions(split, found[split.name], data, target)
-            value, low, high = said.value, said.low, said.high
-            inside = (measured >= low) & (measured <= high)
-            peer = numbers(data.lines, f"aic_{target}_ms")
-            both = np.isfinite(peer)
-            plain = found[split.name].parts[target].arithmetic
-            everything = np.ones(len(measured), dtype=bool)
-            held = data.cases["waiting"] == 0
-            mean, median = _errors(value, measured, data.weights, everything)
-            on_peer = _errors(value, measured, data.weights, both)
-            peers = _errors(peer, measured, data.weights, both)
-            scores.append(
-                Score(
-                    split=split.name,
-                    target=target,
-                    rows=len(measured),
-                    mean=mean,
-                    median=median,
-                    covered=100 * float(np.average(inside, weights=data.weights)),
-                    width=float(np.median(high / low)),
-                    held_rows=int(held.sum()),
-                    held_mean=_errors(value, measured, data.weights, held)[0],
-                    arithmetic=_errors(plain, measured, data.weights, everything)[0],
-                    peer_rows=int(both.sum()),
-                    mean_on_peer=on_peer[0],
-                    median_on_peer=on_peer[1],
-                    peer_mean=peers[0],
-                    peer_median=peers[1],
-                )
-            )
-    return scores
+    return [
+        _score(data, one, target) for one in predicted for target in ("tpot", "ttft")
+    ]
+
+
+def _score(data: Measured, predicted: Predicted, target: str) -> Score:
+    rows, said = predicted.found.rows, predicted.estimates[target]
+    measured, weights = getattr(data.runs, target)[rows], data.runs.weights[rows]
+    inside = (measured >= said.low) & (measured <= said.high)
+    peer = numbers(data.lines, f"aic_{target}_ms")[rows]
+    both = np.isfinite(peer)
+    plain = predicted.found.parts[target].arithmetic
+    everything = np.ones(len(rows), dtype=bool)
+    held = data.runs.cases["waiting"][rows] == 0
+    mean, median = _errors(said.value, measured, weights, everything)
+    on_peer = _errors(said.value, measured, weights, both)
+    peers = _errors(peer, measured, weights, both)
+    return Score(
+        split=predicted.split,
+        target=target,
+        rows=len(data.rows),
+        mean=mean,
+        median=median,
+        covered=100 * float(np.average(inside, weights=weights)),
+        width=float(np.median(said.high / said.low)),
+        held_rows=int((data.runs.cases["waiting"] == 0).sum()),
+        held_mean=_errors(said.value, measured, weights, held)[0],
+        arithmetic=_errors(plain, measured, weights, everything)[0],
+        peer_rows=len(np.unique(rows[both])),
+        mean_on_peer=on_peer[0],
+        median_on_peer=on_peer[1],
+        peer_mean=peers[0],
+        peer_median=peers[1],
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,23 +148,22 @@ class Chosen:
     ranking_regret: float
 
 
-def decide(data: Measured, found: Mapping[str, LeftOut]) -> list[Chosen]:
+def decide(data: Measured, predicted: Sequence[Predicted]) -> list[Chosen]:
     """Choices from left-out predictions, and from the peer's as they stand."""
-    everything = np.ones(len(data.ttft), dtype=bool)
+    everything = np.ones(len(data.rows), dtype=bool)
     chosen = []
-    for split in SPLITS:
-        first, token = (
-            predictions(split, found[split.name], data, target)
-            for target in ("ttft", "tpot")
-        )
+    for one in predicted:
+        # Of several draws the first: each run once.
+        places = np.argsort(one.found.rows[: len(everything)])
+        first, token = one.estimates["ttft"], one.estimates["tpot"]
         ours = Choosing(
-            ttft=first.value,
-            tpot=token.value,
-            ttft_bound=first.bound,
-            tpot_bound=token.bound,
+            ttft=first.value[places],
+            tpot=token.value[places],
+            ttft_bound=first.bound[places],
+            tpot_bound=token.bound[places],
         )
-        chosen.append(_chosen(split.name, "ours", data, ours, everything))
-    plain = {name: data.cases[name] for name in ("ttft", "tpot")}
+        chosen.append(_chosen(one.split, "ours", data, ours, everything))
+    plain = {name: data.runs.cases[name] for name in ("ttft", "tpot")}
     bounds = {
         f"{name}_bound": values * ANALYTIC_BAND[name] ** BOUND_SHARE
         for name, values in plain.items()
@@ -160,7 +188,8 @@ def _chosen(
     mine = Choosing(
         **dict(zip((f.name for f in fields(Choosing)), columns, strict=True))
     )
-    known = (data.cases.take(rows), data.ttft[rows], data.tpot[rows], mine)
+    runs = data.runs
+    known = (runs.cases.take(rows), runs.ttft[rows], runs.tpot[rows], mine)
     return Chosen(
         split=split,
         by=by,

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,10 +23,11 @@ from reconciler.optimizer.performance import PerformanceModel
 from reconciler.optimizer.rows import cases_of, numbers, row_of
 from reconciler.optimizer.task import Task
 from schemas.catalog import Catalog
+from schemas.endpoint import Endpoint
 from schemas.errors import PermanentError
 from schemas.resolution import Resolution
 
-__all__ = ["feedback", "line_of", "read_records"]
+__all__ = ["Replicas", "feedback", "line_of", "read_records", "replicas_of"]
 
 Line = Mapping[str, str]
 
@@ -33,10 +35,40 @@ Line = Mapping[str, str]
 FEWEST: Final = 20
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replicas:
+    """How many replicas an endpoint has; an autoscaler's number is not recorded."""
+
+    fewest: int
+    most: int
+    share: float
+    """Requests that each was planned to have at once."""
+
+    def share_of(self, requests: float) -> float:
+        """Of requests at once, those of one replica. An autoscaler holds a replica
+        near the share that it was planned for, as far as its limits let it."""
+        count = min(max(round(requests / self.share), self.fewest), self.most)
+        return max(requests / max(count, 1), 1.0)
+
+
+def replicas_of(endpoint: Endpoint, chosen: Resolution) -> Replicas:
+    """What the spec and the lock say of an endpoint's replicas."""
+    scaling, count = endpoint.spec.scaling, chosen.replicas or 1
+    return Replicas(
+        fewest=scaling.min if scaling else count,
+        most=scaling.max if scaling else count,
+        share=_share(endpoint.spec.workload.concurrency, chosen),
+    )
+
+
+def _share(concurrency: int, chosen: Resolution) -> int:
+    """Requests at once on a replica as planned; an old lock does not say it."""
+    planned = chosen.prediction.get("concurrency")
+    return int(planned or -(-concurrency // (chosen.replicas or 1)))
+
+
 def line_of(task: Task, chosen: Resolution) -> dict[str, str]:
-    """One replica of a resolved endpoint in the columns of ``predict``, and how many
-    there are."""
-    share = -(-task.concurrency // (chosen.replicas or 1))
+    """One replica of a resolved endpoint in the columns of ``predict``."""
     values = {
         "model": task.model,
         "gpu": chosen.gpu or "cpu",
@@ -45,13 +77,12 @@ def line_of(task: Task, chosen: Resolution) -> dict[str, str]:
         "precision": chosen.precision,
         "isl": task.input_tokens,
         "osl": task.output_tokens,
-        "concurrency": share,
+        "concurrency": _share(task.concurrency, chosen),
         "gpus": chosen.gpus,
         "tp": chosen.tensor,
         "pp": chosen.pipeline,
         "attn_dp": chosen.data,
         "ep": chosen.expert,
-        "replicas": chosen.replicas or 1,
     }
     return {name: str(value) for name, value in values.items()}
 
@@ -89,7 +120,7 @@ def _whole(line: Line, endpoints: Mapping[str, Line]) -> Line:
 
 
 def read_records(
-    folder: Path, replicas: Mapping[str, int], *, since: float = 0.0
+    folder: Path, replicas: Mapping[str, Replicas], *, since: float = 0.0
 ) -> list[dict[str, str]]:
     """The gateway's records as one measured line for each of these endpoints.
 
@@ -123,7 +154,7 @@ def _complete(record: Mapping[str, Any]) -> bool:
     )
 
 
-def _means(records: Iterable[Mapping[str, Any]], replicas: int) -> dict[str, str]:
+def _means(records: Iterable[Mapping[str, Any]], replicas: Replicas) -> dict[str, str]:
     """Little's law gives the requests at once: time spent over time passed."""
     at, seconds, first, inputs, outputs = np.array(
         [
@@ -135,7 +166,7 @@ def _means(records: Iterable[Mapping[str, Any]], replicas: int) -> dict[str, str
     values = {
         "isl": inputs.mean(),
         "osl": outputs.mean(),
-        "concurrency": max(seconds.sum() / passed / replicas, 1.0),
+        "concurrency": replicas.share_of(seconds.sum() / passed),
         "ttft_ms": 1e3 * first.mean(),
         "tpot_ms": 1e3 * ((seconds - first) / (outputs - 1)).mean(),
     }

@@ -38,15 +38,17 @@ class Fleet:
     usd_per_h: float
     used: Mapping[str, int]
     """Pool (``cluster/name``) -> devices taken."""
+    capacity: Mapping[str, int]
 
 
-def place(tasks: Sequence[Task], optimizer: Optimizer) -> Fleet:
-    """Choose for all tasks at once.
+def place(asked: Sequence[tuple[Task, Optimizer]]) -> Fleet:
+    """Choose for all tasks at once, each by its own optimizer's options.
 
     Raises:
         Infeasible: some task has no option of its own, or together they do not fit.
     """
-    offers = [(task, *_offers(task, optimizer)) for task in tasks]
+    tasks = [task for task, _ in asked]
+    offers = [(task, *_offers(task, optimizer)) for task, optimizer in asked]
     capacity: dict[str, int] = {}
     for task in tasks:
         for pool in task.pools:
@@ -83,6 +85,7 @@ def place(tasks: Sequence[Task], optimizer: Optimizer) -> Fleet:
         chosen={tasks[number].name: candidate for number, candidate, _, _ in picked},
         usd_per_h=sum(candidate.usd_per_h or 0.0 for _, candidate, _, _ in picked),
         used=used,
+        capacity=capacity,
     )
 
 

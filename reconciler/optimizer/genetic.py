@@ -27,7 +27,7 @@ GENERATIONS: Final = 24
 PATIENCE: Final = 6
 """Generations without a better answer before the search stops early."""
 CROSSED, MUTATED = 0.9, 0.3
-POLISHED: Final = 6
+POLISHED: Final = 10
 """Layouts of which everything else is tried in the end."""
 
 

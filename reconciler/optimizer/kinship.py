@@ -3,7 +3,8 @@
 A Gaussian process over labels: two cases share an error where they share an engine,
 a model, a GPU, a layout ..., each with a variance of its own, and in part only
 where their loads are alike. What shares nothing with a measurement gets a correction
-of zero, which leaves the arithmetic. Pure.
+of zero, which leaves the arithmetic. A campaign that is far off all its kin tells of
+itself alone. Pure.
 """
 
 from __future__ import annotations
@@ -15,10 +16,11 @@ from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
+from scipy.linalg import cho_factor, cho_solve  # type: ignore[import-untyped]
 
 from reconciler.optimizer.cases import LABELS, Cases
 from reconciler.optimizer.coefficients import Matrix
-from reconciler.optimizer.kin import Kin
+from reconciler.optimizer.kin import CAMPAIGN, Kin
 from reconciler.optimizer.layouts import Numbers
 
 __all__ = ["Kinship", "covariance", "fit_kinship"]
@@ -40,7 +42,11 @@ STEPS: Final = {
 }
 SHARE_SPREAD: Final = 0.25
 WIDTHS: Final = {"close": 1.0, "near": 2.5}
-ROUNDS: Final = 3
+ROUNDS: Final = 4
+# A campaign that is off by more than this many standard deviations is given more
+# variance of its own instead of moving its kin, up to a factor of about four.
+STRAY: Final = 1.5
+MOST_STRAY: Final = 2.0
 # Cases that are corrected at once: bounds memory.
 PART: Final = 2000
 
@@ -54,6 +60,8 @@ class Kinship:
     kin: Kin
     measured: Cases
     weights: Numbers
+    own: Mapping[str, float]
+    """What only runs of a stray campaign are off by besides."""
 
     def correct(self, cases: Cases) -> Numbers:
         """The logarithm that the arithmetic of each case is off by, as expected.
@@ -84,6 +92,7 @@ class Kinship:
             seen = np.flatnonzero(pull.any(axis=0))
             bell = _ways(cases, self.measured.take(seen), way)
             total += np.einsum("ij,ij->i", bell, pull[:, seen][where])
+        total += [self.own.get(name, 0.0) for name in cases.label(*CAMPAIGN).tolist()]
         return total
 
     def _pulls(self, codes: Codes) -> dict[str, Matrix]:
@@ -134,6 +143,7 @@ class Kinship:
                 for n in (*STEPS, "share")
             },
             "weights": [float(f"{weight:.6g}") for weight in self.weights],
+            "own": {name: float(f"{off:.6g}") for name, off in self.own.items()},
         }
 
     @classmethod
@@ -148,28 +158,43 @@ class Kinship:
                 for name, part in data["labels"].items()
             },
         )
-        return cls(kin=kin, measured=measured, weights=np.array(data["weights"]))
+        weights = np.array(data["weights"])
+        return cls(kin=kin, measured=measured, weights=weights, own=data["own"])
 
 
-def fit_kinship(kin: Kin, cases: Cases, errors: Numbers, weights: Numbers) -> Kinship:
-    """Learn from ``errors``, the logarithms of measured over arithmetic.
+def fit_kinship(
+    kin: Kin, cases: Cases, errors: Numbers, weights: Numbers, *, shared: Matrix
+) -> Kinship:
+    """Learn from ``errors``, the logarithms of measured over arithmetic; ``shared`` is
+    the ``covariance`` of the cases.
 
-    A point that even its kin cannot explain is trusted less, round by round.
+    A point that even its kin cannot explain is trusted less, and a campaign that they
+    cannot explain is kept apart, round by round.
     """
-    shared = covariance(kin, cases)
-    noise = _noise(kin, weights, np.ones(len(cases)))
-    found: Numbers = np.zeros(len(cases))
+    names, campaign = np.unique(cases.label(*CAMPAIGN), return_inverse=True)
+    same = campaign[:, None] == campaign[None, :]
+    doubt, stray = np.ones(len(cases)), np.zeros(len(names))
+    own, found = stray, errors
     for _ in range(ROUNDS):
-        solved = np.linalg.solve(shared + np.diag(noise), errors)
-        found = solved.astype(np.float64)
-        left = np.abs(noise * found)
-        noise = _noise(kin, weights, np.maximum(1.0, left / (2 * kin.noise**0.5)))
-    return Kinship(kin=kin, measured=cases, weights=found)
+        noise = kin.noise / weights * doubt
+        found = _solved(shared + same * stray[campaign] + np.diag(noise), errors)
+        doubt = np.maximum(1.0, np.abs(noise * found) / (2 * kin.noise**0.5))
+        pull = np.bincount(campaign, found, minlength=len(names))
+        own = stray * pull
+        off = (kin.campaign + stray) * pull / (STRAY * kin.campaign**0.5)
+        stray = np.clip(kin.campaign * (off**2 - 1), 0.0, MOST_STRAY)
+    return Kinship(
+        kin=kin,
+        measured=cases,
+        weights=found,
+        own={str(names[i]): float(own[i]) for i in np.flatnonzero(own)},
+    )
 
 
-def _noise(kin: Kin, weights: Numbers, doubt: Numbers) -> Numbers:
-    noise: Numbers = kin.noise / weights * doubt
-    return noise
+def _solved(matrix: Matrix, errors: Numbers) -> Numbers:
+    factor = cho_factor(matrix, lower=True, overwrite_a=True, check_finite=False)
+    solved: Numbers = cho_solve(factor, errors, check_finite=False)
+    return solved
 
 
 def _loads(cases: Cases) -> Matrix:

@@ -137,6 +137,7 @@ class Options:
                 "tpot_hi",
             )
         }
+        numbers["concurrency"] = float(share_of(self.task, self.replicas)[index])
         steps = self.task.output_tokens - 1
         numbers["e2e_ms"] = numbers["ttft_ms"] + steps * numbers["tpot_ms"]
         numbers["tokens_per_s"] = float(self.tokens_per_s[index])
@@ -169,7 +170,7 @@ def evaluate(
     """Predict every row and measure it against memory and devices."""
     machines, weights = task.pools[pool], task.precisions[precision]
     table = memory(task, machines, weights, layouts)
-    concurrency = np.ceil(task.concurrency / np.maximum(replicas, 1.0))
+    concurrency = share_of(task, replicas)
     return Options(
         task=task,
         layouts=layouts,
@@ -182,6 +183,12 @@ def evaluate(
         memory_margin=np.log(table.needed / table.available),
         capacity_margin=_capacity(task, machines, layouts, replicas),
     )
+
+
+def share_of(task: Task, replicas: Numbers) -> Numbers:
+    """Requests that one replica has at once."""
+    share: Numbers = np.ceil(task.concurrency / np.maximum(replicas, 1.0))
+    return share
 
 
 def join(parts: Sequence[Options]) -> Options:

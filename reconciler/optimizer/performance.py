@@ -26,7 +26,7 @@ from reconciler.optimizer.coefficients import (
     token_terms,
 )
 from reconciler.optimizer.kin import CURVE, FIRST, TOKEN, Kin
-from reconciler.optimizer.kinship import Kinship, fit_kinship
+from reconciler.optimizer.kinship import Kinship, covariance, fit_kinship
 from reconciler.optimizer.layouts import Numbers
 
 __all__ = [
@@ -38,6 +38,7 @@ __all__ = [
     "PerformanceModel",
     "Regime",
     "Target",
+    "covariances",
     "fit_model",
 ]
 
@@ -218,9 +219,14 @@ def fit_model(
     weights: Numbers,
     *,
     bands: Mapping[str, Bands],
+    shared: Mapping[str, Matrix] | None = None,
     seed: int,
 ) -> PerformanceModel:
-    """Learn everything but the bands, which ``conformal`` finds by leaving out."""
+    """Learn everything but the bands, which ``conformal`` finds by leaving out.
+
+    ``shared`` is ``covariances`` of the cases, for who fits many parts of the same.
+    """
+    shared = shared or covariances(cases)
     engines = cases.labels["engine"]
     terms = token_terms(cases)
     token = _fit(terms, engines, tpot, weights, TPOT)
@@ -236,7 +242,9 @@ def fit_model(
     kinships, boosters = {}, {}
     for target in TARGETS:
         errors = np.log(measured[target.name] / base[target.name])
-        kinships[target.name] = fit_kinship(target.kin, cases, errors, weights)
+        kinships[target.name] = fit_kinship(
+            target.kin, cases, errors, weights, shared=shared[target.name]
+        )
         boosters[target.name] = fit_booster(
             features, errors, weights, slack=target.booster_slack, seed=seed
         )
@@ -248,6 +256,11 @@ def fit_model(
         bands=bands,
         hull={n: (float(cases[n].min()), float(cases[n].max())) for n in HULL},
     )
+
+
+def covariances(cases: Cases) -> dict[str, Matrix]:
+    """Of all cases with each other, for each target."""
+    return {target.name: covariance(target.kin, cases) for target in TARGETS}
 
 
 def _fit(

@@ -14,7 +14,7 @@ from reconciler.optimizer.pools import pools_of
 from reconciler.optimizer.task import Fixed, Goal, Goals, Limits, Task
 from reconciler.values import Desired
 from schemas import naming
-from schemas.architecture import Architecture, Precision
+from schemas.architecture import Precision
 from schemas.catalog import Catalog
 from schemas.cluster import Cluster
 from schemas.endpoint import Endpoint, EndpointSpec
@@ -45,7 +45,7 @@ def task_of(desired: Desired, endpoint: Endpoint, catalog: Catalog) -> Task:
     return Task(
         name=str(endpoint.ref),
         model=model.spec.architecture_id,
-        architecture=_architecture(model, catalog),
+        architecture=model.spec.shape(catalog),
         precisions=_precisions(spec, model),
         kv_precision=Precision.BF16,
         engine=engine,
@@ -130,10 +130,6 @@ def _precisions(spec: EndpointSpec, model: Model) -> tuple[Precision, ...]:
     own = spec.precision or model.spec.precision
     names = dict.fromkeys([own, *spec.optimizer.constraints.precisions])
     return tuple(Precision(name) for name in names)
-
-
-def _architecture(model: Model, catalog: Catalog) -> Architecture:
-    return catalog.models.find(model.spec.architecture_id).architecture
 
 
 def _goals(spec: EndpointSpec) -> Goals:

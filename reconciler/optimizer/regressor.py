@@ -12,7 +12,6 @@ from typing import Final
 
 from reconciler.optimizer.answers import answer
 from reconciler.optimizer.genetic import search
-from reconciler.optimizer.heuristic import imagine
 from reconciler.optimizer.learned import LearnedPredictor
 from reconciler.optimizer.options import Options
 from reconciler.optimizer.prediction import Predictor
@@ -34,12 +33,7 @@ class Regressor:
         return f"regressor/1+{self.predictor.identity}"
 
     def decide(self, task: Task) -> Decision:
-        return answer(
-            task,
-            options=lambda: self.consider(task),
-            imagined=lambda: imagine(task, self.predictor),
-            identity=self.identity,
-        )
+        return answer(task, self, self.predictor)
 
     def consider(self, task: Task) -> Options | None:
         """All options of a small space, or what was bred of a large one."""

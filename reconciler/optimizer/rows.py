@@ -26,6 +26,7 @@ from reconciler.optimizer.prediction import memory
 from reconciler.optimizer.task import Pool, Task
 from schemas.architecture import Architecture, Precision
 from schemas.catalog import Catalog
+from schemas.errors import PermanentError
 
 __all__ = ["Row", "cases_of", "memory_of_rows", "numbers", "read_rows", "row_of"]
 
@@ -53,6 +54,8 @@ _PRECISIONS: Final[Mapping[str, Precision]] = {
 FALLBACK_GPU: Final = "H100"
 # More tokens, requests or GPUs than anybody means; keeps every product finite.
 MOST: Final = 10_000_000
+# What a load is taken for where a line does not say it.
+LOADS: Final[Mapping[str, int]] = {"isl": 1024, "osl": 256, "concurrency": 1}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,12 +111,23 @@ class Row:
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
-    """Every line of a CSV by its header; a short line lacks its last values."""
-    with path.open(newline="", encoding="utf-8-sig") as stream:
-        return [
-            {k: v or "" for k, v in line.items() if k is not None}
-            for line in csv.DictReader(stream)
-        ]
+    """Every line of a CSV by its header; a short line lacks its last values, and
+    bytes that are no text are part of a name that nobody knows.
+
+    Raises:
+        PermanentError: it cannot be read as lines of values.
+    """
+    with path.open(newline="", encoding="utf-8-sig", errors="replace") as stream:
+        try:
+            return [
+                {k: v or "" for k, v in line.items() if k is not None}
+                for line in csv.DictReader(stream)
+            ]
+        except csv.Error as error:
+            raise PermanentError(
+                f"cannot read {path}: {error}",
+                hint="give it as comma-separated values with a header",
+            ) from error
 
 
 def row_of(line: Mapping[str, str], catalog: Catalog) -> Row:
@@ -133,6 +147,11 @@ def row_of(line: Mapping[str, str], catalog: Catalog) -> Row:
     engine = _ENGINES.get(backend)
     if engine is None:
         assumed.append(f"backend {line.get('backend', '')!r}")
+    loads = {name: _count(line, name, 0) for name in LOADS}
+    assumed += [f"{name} {line.get(name, '')!r}" for name in LOADS if not loads[name]]
+    precision = _precision(line.get("precision", ""), shape)
+    if precision is None:
+        assumed.append(f"precision {line['precision']!r}")
     devices, tensor = _count(line, "gpus", 1), _count(line, "tp", 0)
     pipeline, data = _count(line, "pp", 1), _count(line, "attn_dp", 1)
     if not tensor or (line.get("gpus") and tensor * pipeline * data != devices):
@@ -146,10 +165,10 @@ def row_of(line: Mapping[str, str], catalog: Catalog) -> Row:
         gpu=gpu.key if not any(a.startswith("gpu") for a in assumed) else name,
         engine=engine or "vllm",
         version=line.get("backend_version", "").strip(),
-        precision=_precision(line.get("precision", ""), shape),
-        input_tokens=_count(line, "isl", 1024),
-        output_tokens=_count(line, "osl", 256),
-        concurrency=_count(line, "concurrency", 1),
+        precision=precision or shape.native,
+        input_tokens=loads["isl"] or LOADS["isl"],
+        output_tokens=loads["osl"] or LOADS["osl"],
+        concurrency=loads["concurrency"] or LOADS["concurrency"],
         tensor=tensor,
         pipeline=pipeline,
         data=data,
@@ -207,16 +226,17 @@ def _count(line: Mapping[str, str], name: str, default: int) -> int:
         return default
 
 
-def _precision(text: str, shape: Architecture) -> Precision:
+def _precision(text: str, shape: Architecture) -> Precision | None:
+    """The model's own where nothing is said; None for what nobody knows."""
     name = text.strip().lower()
     if name in {"fp4", ""} and shape.native == Precision.MXFP4:
         return Precision.MXFP4
     if name in _PRECISIONS:
         return _PRECISIONS[name]
     try:
-        return Precision(name)
+        return Precision(name) if name else shape.native
     except ValueError:
-        return shape.native
+        return None
 
 
 def numbers(lines: Sequence[Mapping[str, str]], name: str) -> Numbers:

@@ -68,8 +68,7 @@ def serve(
     decode = _total(decode_terms)
     chunk = np.minimum(traffic.input_tokens, layouts.chunk)
     chunks = traffic.input_tokens / chunk
-    zero = 0.0 * chunk
-    prefill_terms = model.terms(layouts, _load(zero, zero, chunk, traffic.input_tokens))
+    prefill_terms = _alone(model, layouts, chunk, traffic.input_tokens)
     alone = _total(prefill_terms)
     mixed = _total(
         model.terms(layouts, _load(rank_batch, context, chunk, traffic.input_tokens))
@@ -101,6 +100,23 @@ def serve(
         decode_terms=decode_terms,
         prefill_terms=prefill_terms,
     )
+
+
+def _alone(
+    model: StepModel, layouts: Layouts, chunk: Numbers, length: Numbers
+) -> Mapping[str, Numbers]:
+    """Steps of a prompt alone: the same whatever runs, so once a layout."""
+    ranks = (layouts.tensor, layouts.pipeline, layouts.data, layouts.expert)
+    _, first, where = np.unique(
+        np.column_stack([*ranks, chunk, length]),
+        axis=0,
+        return_index=True,
+        return_inverse=True,
+    )
+    zero = np.zeros(len(first))
+    load = _load(zero, zero, chunk[first], length[first])
+    terms = model.terms(layouts.take(first), load)
+    return {name: values[where.ravel()] for name, values in terms.items()}
 
 
 def _total(terms: Mapping[str, Numbers]) -> Numbers:

@@ -12,10 +12,10 @@ from typing import Final
 
 import numpy as np
 
-from reconciler.optimizer.heuristic import fixed_widths
 from reconciler.optimizer.layouts import Layouts, Numbers, layouts_of, widths_of
 from reconciler.optimizer.options import Options, evaluate, join, replica_counts, room
 from reconciler.optimizer.prediction import Predictor
+from reconciler.optimizer.sizing import fixed_widths
 from reconciler.optimizer.task import Task
 
 __all__ = ["GENES", "Block", "Choices", "Space", "space_of"]

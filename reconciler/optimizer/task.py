@@ -141,7 +141,8 @@ class Candidate:
     replicas: int
     usd_per_h: float | None
     prediction: Mapping[str, float]
-    """ttft_ms, tpot_ms, e2e_ms, tokens_per_s, each with _lo and _hi (90 %)."""
+    """ttft_ms, tpot_ms, e2e_ms, tokens_per_s, with _lo and _hi (90 %); ``concurrency``
+    is what one replica has at once."""
 
     @property
     def gpus(self) -> int:

@@ -2,7 +2,8 @@
 
 The rows are e2e_silicon_train.csv's clean ones. One physical run that two dumps
 list, under DeepSeek-R1's and V3's name for one, counts once; runs of one
-configuration under several engine versions share one configuration's weight.
+configuration under several engine versions share one configuration's weight. A run
+that would take more arithmetic than its GPUs can do is not what it says.
 """
 
 from __future__ import annotations
@@ -16,14 +17,15 @@ from typing import Any, Final
 import numpy as np
 
 from reconciler.optimizer.artefact import write_model
-from reconciler.optimizer.cases import Cases, family_of
-from reconciler.optimizer.conformal import SPLITS, LeftOut, bands_of, leave_out
+from reconciler.optimizer.cases import Cases, Mask, family_of
+from reconciler.optimizer.conformal import bands_of
 from reconciler.optimizer.layouts import Numbers
+from reconciler.optimizer.leaving import SPLITS, Runs, leave_out
 from reconciler.optimizer.performance import PerformanceModel, fit_model
 from reconciler.optimizer.rows import Row, cases_of, numbers, read_rows, row_of
 from schemas.catalog import Catalog
 
-__all__ = ["FILE", "ORIGIN", "Measured", "left_out", "read_measured", "train"]
+__all__ = ["FILE", "ORIGIN", "Measured", "read_measured", "train"]
 
 FILE: Final = "e2e_silicon_train.csv"
 ORIGIN: Final[Mapping[str, Any]] = {
@@ -39,10 +41,9 @@ class Measured:
 
     rows: list[Row]
     lines: list[dict[str, str]]
-    cases: Cases
-    ttft: Numbers
-    tpot: Numbers
-    weights: Numbers
+    runs: Runs
+    impossible: int
+    """Runs that were left out: they promise more than the GPUs' peak."""
 
 
 def read_measured(folder: Path, catalog: Catalog) -> Measured:
@@ -62,24 +63,31 @@ def read_measured(folder: Path, catalog: Catalog) -> Measured:
         column = numbers(lines, name)
         return np.array([float(np.median(column[i])) for i in groups.values()])
 
+    cases, ttft, tpot = cases_of(kept), medians("ttft_ms"), medians("tpot_ms")
+    weights = np.array([1 / runs[_configuration(row)] for row in kept])
+    keep = _possible(cases, ttft, tpot)
+    places = np.flatnonzero(keep)
     return Measured(
-        rows=kept,
-        lines=[lines[i] for i in firsts],
-        cases=cases_of(kept),
-        ttft=medians("ttft_ms"),
-        tpot=medians("tpot_ms"),
-        weights=np.array([1 / runs[_configuration(row)] for row in kept]),
+        rows=[kept[i] for i in places],
+        lines=[lines[firsts[i]] for i in places],
+        runs=Runs(
+            cases=cases.take(keep),
+            ttft=ttft[keep],
+            tpot=tpot[keep],
+            weights=weights[keep],
+        ),
+        impossible=len(keep) - len(places),
     )
 
 
-def left_out(data: Measured, *, seed: int) -> dict[str, LeftOut]:
-    """Every run as predicted without its configuration, curve, cell and model."""
-    return {
-        split.name: leave_out(
-            split, data.cases, data.ttft, data.tpot, data.weights, seed=seed
-        )
-        for split in SPLITS
-    }
+def _possible(cases: Cases, ttft: Numbers, tpot: Numbers) -> Mask:
+    """Whether two operations a token and active parameter fit into the time that the
+    requests took, at the peak of the datasheet."""
+    tokens = cases["concurrency"] * (cases["input"] + cases["output"])
+    seconds = (ttft + cases["output"] * tpot) / 1e3
+    needed = 2e-3 * tokens * cases["active"] / seconds / cases["devices"]
+    possible: Mask = needed <= cases["compute"]
+    return possible
 
 
 def train(
@@ -87,14 +95,14 @@ def train(
 ) -> PerformanceModel:
     """Train on ``folder`` and write the artefact to ``output``."""
     data = read_measured(folder, catalog)
-    measured = {"ttft": data.ttft, "tpot": data.tpot}
-    found = left_out(data, seed=seed)
+    runs = data.runs
+    found = {split.name: leave_out(split, runs, seed=seed) for split in SPLITS}
     model = fit_model(
-        data.cases,
-        data.ttft,
-        data.tpot,
-        data.weights,
-        bands=bands_of(found, data.cases, measured, data.weights),
+        runs.cases,
+        runs.ttft,
+        runs.tpot,
+        runs.weights,
+        bands=bands_of(found, runs),
         seed=seed,
     )
     origin = {**ORIGIN, "rows": len(data.rows), "seed": seed}

@@ -21,7 +21,7 @@ def decision(ttft_ms: float = 123.456789, replicas: int = 2) -> Decision:
     chosen = Candidate(
         cluster="c", node_pool="p", gpu="h100-sxm-80gb", tensor=2, pipeline=1, data=1,
         expert=1, max_batch=16, chunk=8192, precision="fp8", replicas=replicas,
-        usd_per_h=12.345678, prediction={"ttft_ms": ttft_ms, "tpot_ms": 1 / 3},
+        usd_per_h=12.345678, prediction={"ttft_ms": ttft_ms, "tpot_ms": 1 / 3, "concurrency": 8.0},
     )  # fmt: skip
     return Decision(
         chosen=chosen, context=4096, alternatives=(chosen,) * 3, reason="because",

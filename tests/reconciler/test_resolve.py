@@ -161,6 +161,8 @@ def test_scaling_changes_nothing_but_the_number_of_replicas() -> None:
     assert replace(kept.resolution, replicas=1, prediction={}) == replace(
         before, prediction={}
     )
+    # What a simulator is told stays as well, or it would be started anew.
+    assert kept.resolution.rehearsal["tpot_ms"] == before.prediction["tpot_ms"]
     assert free.max_batch != before.max_batch  # asked anew it would be another
     assert kept.resolution.prediction["tpot_ms"] < before.prediction["tpot_ms"]
     again = replace(

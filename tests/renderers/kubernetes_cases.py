@@ -130,7 +130,7 @@ def _endpoint(
 
 
 V3 = model(repo="deepseek-ai/DeepSeek-V3", precision="fp8")
-BIG = {"tensor": 8, "pipeline": 2, "expert": 16, "precision": "fp8"}
+BIG = {"tensor": 8, "pipeline": 2, "expert": 8, "precision": "fp8"}
 
 CASES: Mapping[str, Callable[[], bytes]] = {
     "dense": _endpoint("chat", {}, {"replicas": 3}),
@@ -146,6 +146,12 @@ CASES: Mapping[str, Callable[[], bytes]] = {
         "moe",
         {"parsers": {"tool": "hermes", "reasoning": "qwen3"}},
         {"tensor": 4, "data": 2, "expert": 8},
+        of=model(repo="Qwen/Qwen3-30B-A3B"),
+    ),
+    "moe-experts-sglang": _endpoint(
+        "moe",
+        {"engine": SGLANG},
+        {"tensor": 2, "data": 4, "expert": 8, "chunk": 8192},
         of=model(repo="Qwen/Qwen3-30B-A3B"),
     ),
     "moe-two-nodes": _endpoint("v3", {}, BIG, of=V3),

@@ -110,7 +110,7 @@ def test_sglang_is_told_in_its_own_words() -> None:
     for flag in (
         "--tp-size=8",
         "--pp-size=2",
-        "--ep-size=16",
+        "--ep-size=8",
         "--max-running-requests",
     ):
         assert flag in command
@@ -120,6 +120,33 @@ def test_sglang_is_told_in_its_own_words() -> None:
         "--enable-expert-parallel",
     ):
         assert flag not in command
+
+
+def test_attention_in_data_ranks_counts_every_gpu_as_sglang_does() -> None:
+    command = read_release(CASES["moe-experts-sglang"]()).values["command"]
+    # 8 GPUs of a stage; 4 attention ranks share the requests and the tokens of a step.
+    for flag in (
+        "--tp-size=8",
+        "--dp-size=4",
+        "--enable-dp-attention",
+        "--ep-size=8",
+        "--max-running-requests=64",
+        f"--chunked-prefill-size={4 * 8192}",
+    ):
+        assert flag in command
+
+
+def test_ranks_that_repeat_a_dense_model_share_its_requests() -> None:
+    command = read_release(CASES["dense-sglang"]()).values["command"]
+    assert "--enable-dp-attention" not in command
+    for flag in ("--tp-size=2", "--dp-size=2", "--max-running-requests=32"):
+        assert flag in command
+
+
+def test_each_data_rank_of_vllm_runs_its_part_of_the_batch() -> None:
+    command = read_release(CASES["moe-experts"]()).values["command"]
+    assert "--data-parallel-size=2" in command
+    assert "--max-num-seqs=32" in command
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ RESOLUTION = Resolution(
     context=8192,
     precision="bf16",
     replicas=2,
-    prediction={"ttft_ms": 120.5, "tpot_ms": 9.25},
+    rehearsal={"concurrency": 4, "ttft_ms": 120.5, "tpot_ms": 9.25},
 )
 ON_CPU = Resolution(
     cluster="laptop",
@@ -142,7 +142,7 @@ def test_llamacpp_is_our_launcher() -> None:
     )
 
 
-def test_the_simulator_is_told_what_was_predicted() -> None:
+def test_the_simulator_is_told_what_to_play() -> None:
     manifest = rendered(endpoint({"name": "simulator", "rehearses": "vllm"}), model())
     assert " ".join(manifest.program.argv) == (
         "{python} -m reconciler.engines.simulator --alias chat --port {port} "

@@ -7,7 +7,7 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from reconciler.optimizer.explain import Explanation, drawn, explain, table
-from reconciler.optimizer.fleet import place
+from reconciler.optimizer.fleet import Fleet, place
 from reconciler.optimizer.heuristic import Heuristic
 from reconciler.optimizer.task import Goal, Goals, Infeasible, Pool, Task
 
@@ -47,6 +47,10 @@ def small(task: Task, name: str, pools: tuple[Pool, ...], concurrency: int) -> T
     return replace(task, name=name, pools=pools, concurrency=concurrency, goals=goals)
 
 
+def together(tasks: list[Task]) -> Fleet:
+    return place([(task, Heuristic()) for task in tasks])
+
+
 def test_a_fleet_shares_what_one_alone_would_take(
     chat_task: Task, gpu_pool: Callable[..., Pool]
 ) -> None:
@@ -55,7 +59,7 @@ def test_a_fleet_shares_what_one_alone_would_take(
         gpu_pool("L40S", per_node=2, nodes=1, usd_per_h=1.0),
     )
     tasks = [small(chat_task, f"e{n}", pools, 16) for n in range(3)]
-    fleet = place(tasks, Heuristic())
+    fleet = together(tasks)
     assert set(fleet.chosen) == {"e0", "e1", "e2"}
     assert fleet.used["c/l40s"] <= 2
     assert fleet.used["c/h100"] <= 4
@@ -67,10 +71,8 @@ def test_a_fleet_is_never_dearer_than_each_at_its_dearest_pool(
     cheap = gpu_pool("L40S", per_node=8, nodes=1, usd_per_h=1.0)
     dear = gpu_pool("H100", per_node=8, nodes=1, usd_per_h=4.0)
     tasks = [small(chat_task, f"e{n}", (dear, cheap), 8) for n in range(2)]
-    alone = [
-        place([small(chat_task, "e", (dear,), 8)], Heuristic()).usd_per_h for _ in tasks
-    ]
-    assert place(tasks, Heuristic()).usd_per_h <= sum(alone)
+    alone = [together([small(chat_task, "e", (dear,), 8)]).usd_per_h for _ in tasks]
+    assert together(tasks).usd_per_h <= sum(alone)
 
 
 def test_a_fleet_that_cannot_fit_says_what_runs_out(
@@ -79,4 +81,4 @@ def test_a_fleet_that_cannot_fit_says_what_runs_out(
     pools = (gpu_pool("H100", per_node=1, nodes=1, usd_per_h=4.0),)
     tasks = [small(chat_task, f"e{n}", pools, 4) for n in range(2)]
     with pytest.raises(Infeasible, match="c/h100 has 1"):
-        place(tasks, Heuristic())
+        together(tasks)

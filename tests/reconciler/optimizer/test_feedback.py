@@ -10,7 +10,12 @@ import pytest
 
 from reconciler.optimizer.artefact import shipped
 from reconciler.optimizer.calibration import Calibration
-from reconciler.optimizer.feedback import feedback, line_of, read_records
+from reconciler.optimizer.feedback import (
+    Replicas,
+    feedback,
+    line_of,
+    read_records,
+)
 from reconciler.optimizer.forecast import estimates_of
 from reconciler.optimizer.layouts import Layouts
 from reconciler.optimizer.learned import LearnedPredictor
@@ -122,9 +127,21 @@ def test_one_replica_has_its_share_of_the_load(chat_task: Task) -> None:
         context=2048,
         precision="bf16",
         replicas=2,
+        prediction={"concurrency": 8.0},
     )
     line = line_of(replace(chat_task, concurrency=15), chosen)
-    assert (line["concurrency"], line["gpus"], line["replicas"]) == ("8", "2", "2")
+    assert (line["concurrency"], line["gpus"]) == ("8", "2")
+    scaled = replace(chosen, replicas=None)
+    assert line_of(replace(chat_task, autoscaled=(2, 4)), scaled) == line
+
+
+def test_an_autoscaler_keeps_replicas_near_their_share_within_its_limits() -> None:
+    two = Replicas(fewest=2, most=2, share=8)
+    assert two.share_of(30) == 15
+    scaled = Replicas(fewest=2, most=4, share=8)
+    # 23 at once are three replicas of about 8; more than four there are not.
+    assert scaled.share_of(23) == pytest.approx(23 / 3)
+    assert scaled.share_of(80) == 20
 
 
 def record(at: float, **changes: Any) -> dict[str, Any]:
@@ -139,7 +156,8 @@ def test_records_of_the_gateway_become_one_line_an_endpoint(tmp_path: Path) -> N
     bad = [record(5, status=500), record(6, estimated=True), record(7, output=1)]
     text = "\n".join(json.dumps(r) for r in (*good, *bad))
     (tmp_path / "worker.000.jsonl").write_text(text)
-    (line,) = read_records(tmp_path, {"default/chat": 2, "default/idle": 1})
+    two = Replicas(fewest=2, most=2, share=8)
+    (line,) = read_records(tmp_path, {"default/chat": two, "default/idle": two})
     numbers = {k: float(v) for k, v in line.items() if k != "endpoint"}
     assert line["endpoint"] == "default/chat"
     assert numbers["ttft_ms"] == 500

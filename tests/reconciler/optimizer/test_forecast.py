@@ -15,6 +15,7 @@ from reconciler.optimizer.forecast import COLUMNS, estimates_of
 from reconciler.optimizer.performance import Regime
 from reconciler.optimizer.rows import cases_of, row_of
 from schemas.catalog import catalog
+from schemas.errors import PermanentError
 
 KNOWN = {
     "model": "meta-llama/Llama-3.1-70B",
@@ -62,6 +63,24 @@ def test_one_line_out_for_each_line_in_in_order(tmp_path: Path) -> None:
 
 def test_an_empty_file_gives_an_empty_file(tmp_path: Path) -> None:
     assert predicted(written(tmp_path)) == []
+
+
+def test_what_is_no_table_is_said_and_never_a_traceback(tmp_path: Path) -> None:
+    path = tmp_path / "odd.csv"
+    path.write_bytes(b"model,gpu\nm\xff\xfe,H100\n,\n")
+    assert len(predicted(path)) == 2
+    path.write_bytes(b"model\n" + b"x" * 200_000 + b"\n")
+    arguments = ["predict", "--input", str(path), "--output", str(path)]
+    found = CliRunner().invoke(optimizer, arguments).exception
+    assert isinstance(found, PermanentError)
+    assert "cannot read" in str(found)
+
+
+def test_a_load_that_is_not_said_gets_the_widest_band() -> None:
+    rows = [row_of(KNOWN | {"isl": isl}, catalog()) for isl in ("1024", "nan")]
+    assert (rows[1].input_tokens, rows[1].assumed) == (1024, ("isl 'nan'",))
+    ttft = estimates_of(rows, shipped())["ttft"]
+    assert ttft.high[1] > ttft.high[0]
 
 
 texts = st.text(st.characters(codec="ascii", exclude_characters="\r\n\0"), max_size=12)
