@@ -19,8 +19,8 @@ if [ "${CI:-}" = true ]; then
     PATH="$PATH:/usr/sbin:/sbin"
     command -v sshd >/dev/null || wanted="$wanted openssh-server"
     command -v ip >/dev/null || wanted="$wanted iproute2"
+    command -v softhsm2-util >/dev/null || wanted="$wanted softhsm2"
 fi
-[ -n "$(find /usr/lib -name libsofthsm2.so 2>/dev/null)" ] || wanted="$wanted softhsm2"
 command -v valkey-server >/dev/null || command -v redis-server >/dev/null ||
     wanted="$wanted redis-server"
 [ -z "$wanted" ] && exit 0

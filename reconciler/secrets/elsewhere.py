@@ -8,7 +8,6 @@ are imported when one is asked for.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from typing import Protocol
 
 from schemas.errors import PermanentError
@@ -32,36 +31,14 @@ class RemoteKey(Protocol):
         ...
 
 
-def _aws(uri: str) -> RemoteKey:
-    from reconciler.secrets.aws_kms import AwsKey  # noqa: PLC0415
-
-    return AwsKey(uri)
-
-
-def _azure(uri: str) -> RemoteKey:
-    from reconciler.secrets.azure_keys import AzureKey  # noqa: PLC0415
-
-    return AzureKey(uri)
-
-
-def _pkcs11(uri: str) -> RemoteKey:
-    from reconciler.secrets.pkcs11_token import TokenKey  # noqa: PLC0415
-
-    return TokenKey(uri)
-
-
-_KINDS: tuple[tuple[re.Pattern[str], Callable[[str], RemoteKey]], ...] = (
-    (re.compile(r"arn:aws[a-z-]*:kms:[a-z0-9-]+:[0-9]{12}:key/[A-Za-z0-9-]+"), _aws),
-    # A version: the key that unwraps is the one that wrapped.
-    (
-        re.compile(
-            r"(https://[a-z0-9.-]+|http://127\.0\.0\.1:[0-9]+)"
-            r"/keys/[A-Za-z0-9-]+/[A-Za-z0-9]+"
-        ),
-        _azure,
-    ),
-    (re.compile(r"pkcs11:[^\s?]+\?[^\s]+"), _pkcs11),
+_AWS = re.compile(r"arn:aws[a-z-]*:kms:[a-z0-9-]+:[0-9]{12}:key/[A-Za-z0-9-]+")
+# No other host: it is sent a token of ours. A version, because the key that unwraps is
+# the one that wrapped.
+_AZURE = re.compile(
+    r"(https://[a-z0-9-]+\.vault\.azure\.net|http://127\.0\.0\.1:[0-9]+)"
+    r"/keys/[A-Za-z0-9-]+/[A-Za-z0-9]+"
 )
+_PKCS11 = re.compile(r"pkcs11:[^\s?]+\?[^\s]+")
 
 
 def open_key(uri: str) -> RemoteKey:
@@ -70,7 +47,16 @@ def open_key(uri: str) -> RemoteKey:
     Raises:
         PermanentError: it is none of the forms, or its library is not installed.
     """
-    for form, made in _KINDS:
-        if form.fullmatch(uri):
-            return made(uri)
+    if _AWS.fullmatch(uri):
+        from reconciler.secrets.aws_kms import AwsKey  # noqa: PLC0415
+
+        return AwsKey(uri)
+    if _AZURE.fullmatch(uri):
+        from reconciler.secrets.azure_keys import AzureKey  # noqa: PLC0415
+
+        return AzureKey(uri)
+    if _PKCS11.fullmatch(uri):
+        from reconciler.secrets.pkcs11_token import TokenKey  # noqa: PLC0415
+
+        return TokenKey(uri)
     raise PermanentError(f"cannot use key {uri!r}: it is no key", hint=f"write {FORMS}")

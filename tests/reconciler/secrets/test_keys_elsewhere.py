@@ -247,7 +247,14 @@ def test_a_key_vault_that_does_not_answer_is_waited_for(
 
 
 @pytest.mark.parametrize(
-    "uri", ["", "s3://x", "arn:aws:kms:us-east-1:1:key/x", "https://x/keys/no-version"]
+    "uri",
+    [
+        "",
+        "s3://x",
+        "arn:aws:kms:us-east-1:1:key/x",
+        "https://a.vault.azure.net/keys/no-version",
+        "https://a.vault.azure.net.example.org/keys/b/1",
+    ],
 )
 def test_what_is_no_key_is_refused_with_the_forms(vault: Vault, uri: str) -> None:
     with pytest.raises(PermanentError, match="it is no key") as caught:
