@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -51,6 +52,7 @@ from schemas.route import Route
 __all__ = ["COMMANDS"]
 
 ROOT = Path(__file__).resolve().parents[2]
+_REPLICA = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _STOP_TIMEOUT_S = 60.0
 _START_TIMEOUT_S = 30.0
 _LOOK_S = 0.2
@@ -100,6 +102,10 @@ def reconcile(  # noqa: PLR0913 - the options of a verb
         )
     if (replica is None) != (leases is None):
         raise click.UsageError("--replica and --leases go together")
+    if replica is not None and not _REPLICA.fullmatch(replica):
+        raise click.UsageError(
+            f"--replica is a name as a pod has one, not {replica!r}: it names its Lease"
+        )
     lease = None
     if replica is not None and leases is not None:
         lease = open_lease(
