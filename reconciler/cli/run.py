@@ -209,7 +209,10 @@ async def _propose_revert(
 ) -> Published:
     pipeline = foundry.pipeline
     made = await revert(grounds, pipeline, foundry.store.log, ref, items, reason)
-    return await publish(grounds, made.proposal, forge, pipeline.mask)
+    published = await publish(grounds, made.proposal, forge, pipeline.mask)
+    if published.why:
+        raise PermanentError(published.why)
+    return published
 
 
 async def _propose_graduation(
