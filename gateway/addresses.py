@@ -13,7 +13,8 @@ from collections.abc import Callable, Mapping
 from gateway.attempt import Attempt
 from gateway.health import Health, Reported
 from gateway.pool import Pool
-from gateway.snapshot import Address
+from gateway.snapshot import Address, Trust
+from gateway.tls import context_of
 
 __all__ = ["AddressBook"]
 
@@ -28,7 +29,7 @@ class AddressBook:
         self, loop: asyncio.AbstractEventLoop, *, wanted: Callable[[str], bool]
     ) -> None:
         self._loop, self._wanted = loop, wanted
-        self._tls = ssl.create_default_context()
+        self._tls: dict[Trust, ssl.SSLContext] = {}
         self._pools: dict[str, Pool] = {}
         self.healths: dict[str, Health] = {}
 
@@ -47,10 +48,20 @@ class AddressBook:
         self, address: Address, attempt: Attempt, *, limit_s: float, fresh: bool
     ) -> None:
         pool = self._pools.get(address.url)
+        if pool is not None and address.tls and pool.address.trust != address.trust:
+            pool.retire()  # what we show, or whom we believe, is another by now
+            pool = None
         if pool is None:
-            pool = Pool(address, self._loop, self._tls, wanted=self._wanted)
+            tls = self.tls_of(address) if address.tls else None
+            pool = Pool(address, self._loop, tls, wanted=self._wanted)
             self._pools[address.url] = pool
         pool.lend(attempt, limit_s=limit_s, fresh=fresh)
+
+    def tls_of(self, address: Address) -> ssl.SSLContext:
+        context = self._tls.get(address.trust)
+        if context is None:
+            context = self._tls[address.trust] = context_of(address.trust)
+        return context
 
     def close_idle(self) -> None:
         """Close what may carry no request any more."""

@@ -17,11 +17,13 @@ import orjson
 
 from gateway.answer import Framing
 from gateway.cold.call import Broken, Call
+from gateway.cold.turn import Turn
 from gateway.entry import request_id_of, route_of, trace_lines
 from gateway.exchange import Exchange
 from gateway.gating import Shadow
 from gateway.openai import Op, Request, request_of
 from gateway.snapshot import Key, Route
+from gateway.tracing import traced
 
 if TYPE_CHECKING:
     from gateway.runtime import Worker
@@ -49,6 +51,31 @@ class Calls:
         """
         route = route_of(key, request.model, request.op)
         return self._begin(key, route, request, fields)
+
+    def turn(self, key: Key, request: Request, fields: Mapping[bytes, bytes]) -> Turn:
+        """Ask for a turn of a session.
+
+        Raises:
+            BadRequest: the key may not, or nothing can.
+        """
+        worker = self._worker
+        trace, span = trace_lines(fields), None
+        telemetry = worker.snapshot.listener.telemetry
+        if telemetry is not None:
+            trace, span = traced(trace, sample=telemetry.sample, random=worker.random)
+        turn = Turn(
+            worker,
+            Call(),
+            key=key,
+            route=route_of(key, request.model, request.op),
+            request=request,
+            request_id=request_id_of(fields) or worker.new_request_id(),
+            framing=Framing(b"", keep_alive=True, chunked=False),
+            trace=trace,
+        )
+        turn.span = span
+        worker.admit(turn)
+        return turn
 
     def _begin(
         self, key: Key, route: Route, request: Request, fields: Mapping[bytes, bytes]

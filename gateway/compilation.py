@@ -23,31 +23,40 @@ from gateway.snapshot import (
     Snapshot,
     Target,
     Timeouts,
+    Trust,
     Upstream,
 )
 from schemas.errors import PermanentError
 
 __all__ = ["compile_snapshot", "credentials"]
 
+_TLS_PARTS = ("ca", "certificate", "key")
+
 
 def credentials(given: config.GatewayConfig) -> Iterator[tuple[str, config.Credential]]:
     """List (the field that needs it, where it is) for all secrets of a config."""
-    if given.gateway.key_pepper is not None:
-        yield "gateway.key_pepper", given.gateway.key_pepper
-    if given.gateway.store is not None and given.gateway.store.database is not None:
-        yield "gateway.store.database", given.gateway.store.database
-    shared = given.gateway.shared
-    if shared is not None and shared.credential is not None:
-        yield "gateway.shared.credential", shared.credential
-    telemetry = given.gateway.telemetry
-    if telemetry is not None and telemetry.authorization is not None:
-        yield "gateway.telemetry.authorization", telemetry.authorization
+    for field, credential in _credentials(given):
+        if credential is not None:
+            yield field, credential
+
+
+def _credentials(
+    given: config.GatewayConfig,
+) -> Iterator[tuple[str, config.Credential | None]]:
+    listener = given.gateway
+    yield "gateway.key_pepper", listener.key_pepper
+    if listener.store is not None:
+        yield "gateway.store.database", listener.store.database
+    if listener.shared is not None:
+        yield "gateway.shared.credential", listener.shared.credential
+    if listener.telemetry is not None:
+        yield "gateway.telemetry.authorization", listener.telemetry.authorization
     for name, key in given.keys.items():
-        if key.hash_from is not None:
-            yield f'keys."{name}".hash_from', key.hash_from
+        yield f'keys."{name}".hash_from', key.hash_from
     for name, upstream in given.upstreams.items():
-        if upstream.credential is not None:
-            yield f'upstreams."{name}".credential', upstream.credential
+        yield f'upstreams."{name}".credential', upstream.credential
+        for part in _TLS_PARTS:
+            yield f'upstreams."{name}".tls.{part}', getattr(upstream.tls, part)
 
 
 def compile_snapshot(
@@ -102,7 +111,9 @@ def _upstream(
     urls = addresses.upstreams.get(name, ()) if table.discovered else table.urls
     dialect = DIALECTS.get(table.dialect)
     base = "/v1" if dialect is None else dialect.base
-    places = tuple(Address.parse(url, base) for url in dict.fromkeys(urls))
+    pem = [secrets.get(f'upstreams."{name}".tls.{part}') for part in _TLS_PARTS]
+    trust = Trust(table.tls.oldest, *pem)
+    places = tuple(Address.parse(url, base, trust) for url in dict.fromkeys(urls))
     secret = secrets.get(f'upstreams."{name}".credential')
     if secret is not None and not (
         secret.isascii() and secret.isprintable() and secret
@@ -215,6 +226,8 @@ def _route(
     times = table.timeouts or listener.timeouts
     prices = [upstreams[target.upstream].price for target in table.targets]
     ops = frozenset[Op]().union(*(upstreams[t.upstream].ops for t in table.targets))
+    if table.guardrails:
+        ops -= {"realtime"}  # nothing looks into its messages
     ordered = [tiers[priority] for priority in sorted(tiers)]
     return Route(
         name=name,

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import hashlib
 import os
+import ssl
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from gateway.compilation import compile_snapshot, credentials
-from gateway.snapshot import Snapshot
+from gateway.snapshot import Snapshot, Trust
+from gateway.tls import context_of
 from schemas.errors import PermanentError
 from schemas.gateway import Credential
 from schemas.gateway_toml import load, load_addresses
@@ -53,11 +55,22 @@ def compile_bundle(bundle: Bundle, *, file: str = "gateway.toml") -> Snapshot:
         SpecError: a file is invalid.
         PermanentError: a secret cannot be used.
     """
-    return compile_snapshot(
+    snapshot = compile_snapshot(
         load(bundle.config, file=file),
         load_addresses(bundle.addresses),
         bundle.secrets,
     )
+    for upstream in snapshot.upstreams.values():
+        # The usual one is made of nothing that could be wrong, and takes milliseconds.
+        for trust in {a.trust for a in upstream.addresses} - {Trust()}:
+            try:
+                context_of(trust)
+            except (ssl.SSLError, ValueError) as error:
+                raise PermanentError(
+                    f'cannot use upstreams."{upstream.name}".tls: {error}',
+                    hint="ca, certificate and key are PEM, and the key the certificate's",
+                ) from error
+    return snapshot
 
 
 class Files:

@@ -51,6 +51,7 @@ PATH_OF: dict[Op, bytes] = {
     "speech": b"/v1/audio/speech",
     "transcriptions": b"/v1/audio/transcriptions",
     "translations": b"/v1/audio/translations",
+    "realtime": b"/v1/realtime",
     # vLLM serves these beside /v1, and its clients ask for them there.
     "classify": b"/classify",
     "tokenize": b"/tokenize",
@@ -60,14 +61,15 @@ UPLOADS: frozenset[Op] = frozenset(
     {"image-edits", "image-variations", "transcriptions", "translations"}
 )
 """Forms with a file in them."""
+_COLD: frozenset[Op] = UPLOADS | {"responses", "realtime"}
 HOT_PATHS: dict[bytes, Op] = {
-    path: op for op, path in PATH_OF.items() if op not in UPLOADS and op != "responses"
+    path: op for op, path in PATH_OF.items() if op not in _COLD
 }
 """What the raw edge answers itself."""
 HELD_BYTES = 1 << 20
 """A body that says it is larger is not held in memory."""
 STREAMING: frozenset[Op] = frozenset({"chat", "completions", "responses"})
-WRITES_TOKENS: frozenset[Op] = STREAMING | {"embeddings"}
+WRITES_TOKENS: frozenset[Op] = STREAMING | {"embeddings", "realtime"}
 """Where an answer without a usage object still cost something."""
 _USAGE_ON_REQUEST: frozenset[Op] = frozenset({"chat", "completions"})
 

@@ -26,6 +26,7 @@ _STORED = ("/v1/files", "/v1/batches", "/v1/responses/")
 _BYTES = frozenset({"speech", "content"})
 _QUERY: dict[str, dict[str, Any]] = {
     "after": _TEXT,
+    "model": {"type": "string", "minLength": 1},
     "limit": {"type": "integer", "minimum": 1, "maximum": 10_000},
     "order": {"enum": ["asc", "desc"]},
     "purpose": _TEXT,

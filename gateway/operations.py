@@ -14,7 +14,7 @@ __all__ = ["COUNT_TOKENS", "OPENAPI", "OPERATIONS", "REALTIME", "Operation"]
 
 COUNT_TOKENS = "/v1/messages/count_tokens"
 OPENAPI = "/openapi.json"
-REALTIME = "/v1/realtime"
+REALTIME = PATH_OF["realtime"].decode()
 
 
 class Operation(NamedTuple):
@@ -80,6 +80,14 @@ OPERATIONS: tuple[Operation, ...] = (
         "Count the tokens of a conversation, as Anthropic's API does",
         "CountRequest",
         "TokenCount",
+        upstream=True,
+    ),
+    Operation(
+        "realtime",
+        "GET",
+        REALTIME,
+        "Begin a session: a websocket, in OpenAI's Realtime API",
+        query=("model",),
         upstream=True,
     ),
     Operation("models", "GET", "/v1/models", "List models", answer="ModelList"),

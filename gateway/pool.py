@@ -107,6 +107,11 @@ class Pool:
             self._idle.remove(connection)
             connection.close()
 
+    def retire(self) -> None:
+        """Keep nothing warm any more."""
+        self._wanted = lambda _: False
+        self.close_idle()
+
     def abort(self) -> None:
         for task in self._opening:
             task.cancel()

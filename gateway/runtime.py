@@ -68,7 +68,7 @@ class Worker:
         self.random = random.Random(seed).random  # noqa: S311  shares load, no secret
         book = self._book = AddressBook(loop, wanted=self._is_wanted)
         self.healths, self.health = book.healths, book.health
-        self.connect = book.connect
+        self.connect, self.tls_of = book.connect, book.tls_of
         self._retries: dict[tuple[str, int], RetryBudget] = {}
         self._exchanges: set[Exchange] = set()
         self._connections: set[Downstream] = set()
@@ -80,7 +80,7 @@ class Worker:
         self._inspector = Inspector()
         self._cache = _cache(snapshot)
         self._calls = Calls(self)
-        self.call = self._calls.call
+        self.call, self.turn = self._calls.call, self._calls.turn
         self._gate = Gate(
             Judge(self._inspector, self._calls.ask, self.metrics),
             self._cache,
@@ -255,7 +255,8 @@ class Worker:
         await self._cold.hand_on()
         try:
             async with asyncio.timeout(self.snapshot.listener.drain.seconds):
-                if self._exchanges:
+                while self._exchanges:
+                    self._quiet.clear()  # a session goes from one to the next
                     await self._quiet.wait()
                 if self._gate.tasks:
                     await asyncio.wait(self._gate.tasks)

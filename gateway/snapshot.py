@@ -26,10 +26,23 @@ __all__ = [
     "Snapshot",
     "Target",
     "Timeouts",
+    "Trust",
     "Upstream",
 ]
 
 PLAIN, PEPPERED = "sha256", "hmac-sha256"
+
+
+class Trust(NamedTuple):
+    """What TLS with an upstream needs: PEM texts, and the oldest version."""
+
+    oldest: str = "1.3"
+    ca: str | None = None
+    certificate: str | None = None
+    key: str | None = None
+
+
+_USUAL = Trust()
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +55,10 @@ class Address:
     tls: bool
     authority: bytes
     prefix: bytes
+    trust: Trust = _USUAL
 
     @classmethod
-    def parse(cls, url: str, base: str = "/v1") -> Address:
+    def parse(cls, url: str, base: str = "/v1", trust: Trust = _USUAL) -> Address:
         parts = urlsplit(url)
         assert parts.hostname is not None  # the schema has checked
         tls = parts.scheme == "https"
@@ -57,6 +71,7 @@ class Address:
                 "idna" if not parts.netloc.isascii() else "ascii"
             ),
             prefix=(parts.path.rstrip("/") or base).encode(),
+            trust=trust,
         )
 
 

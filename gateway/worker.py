@@ -13,7 +13,6 @@ import gc
 import os
 import signal
 import socket
-import ssl
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +24,7 @@ from gateway.files import Bundle, compile_bundle
 from gateway.logs import configure
 from gateway.runtime import Worker
 from gateway.snapshot import Snapshot
+from gateway.tls import listening_context
 
 if TYPE_CHECKING:
     from gateway.store import Store
@@ -55,7 +55,10 @@ async def serve(control: socket.socket, listening: socket.socket) -> None:
     )
     await worker.start()
     server = await loop.create_server(
-        worker.downstream, sock=listening, backlog=_BACKLOG, ssl=_tls(first["tls"])
+        worker.downstream,
+        sock=listening,
+        backlog=_BACKLOG,
+        ssl=listening_context(first["tls"]),
     )
     # What lives now lives for ever: collections need not walk it again.
     gc.collect()
@@ -83,21 +86,6 @@ def _store(given: dict[str, Any] | None) -> Store | None:
     from gateway.store import open_store  # noqa: PLC0415  see `documents`
 
     return open_store(**given)
-
-
-def _tls(given: dict[str, str | None] | None) -> ssl.SSLContext | None:
-    """Make the edge's context; 1.3 only: every client library of today speaks it."""
-    if given is None:
-        return None
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
-    certificate = given["certificate"]
-    assert certificate is not None
-    context.load_cert_chain(certificate, given["key"])
-    if given["client_ca"] is not None:
-        context.load_verify_locations(given["client_ca"])
-        context.verify_mode = ssl.CERT_REQUIRED
-    return context
 
 
 def _obey(

@@ -53,6 +53,7 @@ __all__ = [
     "Timeouts",
     "Tls",
     "Upstream",
+    "UpstreamTls",
     "hash_key",
 ]
 
@@ -85,6 +86,7 @@ Capability = Literal[
     "speech",
     "transcriptions",
     "translations",
+    "realtime",
 ]
 Dialect = Literal["openai", "azure", "anthropic", "gemini", "bedrock", "cohere"]
 Strategy = Literal[
@@ -370,6 +372,23 @@ class Key(_Table):
         return self
 
 
+class UpstreamTls(_Table):
+    """How an upstream by ``https`` is spoken to; what is absent is as everywhere."""
+
+    ca: Credential | None = None
+    """PEM of who may have signed its certificate; absent: the system's authorities."""
+    certificate: Credential | None = None
+    """PEM, with the chain, that we show it, and ``key``, its key."""
+    key: Credential | None = None
+    oldest: Literal["1.2", "1.3"] = "1.3"
+
+    @model_validator(mode="after")
+    def _pair(self) -> Self:
+        if (self.certificate is None) != (self.key is None):
+            raise ValueError("cannot show a certificate: give certificate and key")
+        return self
+
+
 class Upstream(_Table):
     """Something that answers: an endpoint of ours or a provider's API."""
 
@@ -387,6 +406,7 @@ class Upstream(_Table):
     discovered: bool = False
     """Its addresses are in the discovery file, under this table's name."""
     credential: Credential | None = None
+    tls: UpstreamTls = UpstreamTls()
     price: Price | None = None
     capabilities: tuple[Capability, ...] = ("chat", "completions", "embeddings")
 

@@ -18,13 +18,14 @@ from gateway.cold import batches, counting, files, responses, uploads
 from gateway.cold.batch_run import BatchRunner
 from gateway.cold.call import Broken
 from gateway.cold.jobs import Jobs, Trade
+from gateway.cold.realtime import Realtime, bearer_of
 from gateway.cold.relay import JSON, ColdRuntime
 from gateway.dialects.choose import error_for
 from gateway.documents import Kind
 from gateway.entry import NO_KEY, key_of, route_of
 from gateway.openai import BadRequest, Client, model_body
 from gateway.openapi import document
-from gateway.operations import COUNT_TOKENS, OPENAPI, OPERATIONS
+from gateway.operations import COUNT_TOKENS, OPENAPI, OPERATIONS, REALTIME
 from gateway.snapshot import Key
 
 __all__ = ["ColdSide"]
@@ -47,6 +48,8 @@ class ColdSide:
         handlers: dict[str, Handler] = {"model": self._model}
         for part in (uploads, files, batches, responses, counting):
             handlers |= part.handlers(runtime)
+        self._realtime = Realtime(runtime)
+        handlers |= self._realtime.handlers()
         for operation in OPERATIONS:
             # What has no handler here is small and hot: the edge's.
             if operation.id in handlers:
@@ -86,6 +89,7 @@ class ColdSide:
     async def close(self) -> None:
         await self.hand_on()
         await self._runner.cleanup()
+        await self._realtime.close()
 
     def protocol(self) -> asyncio.Protocol:
         assert self._runner.server is not None
@@ -100,6 +104,8 @@ class ColdSide:
         runtime = self._runtime
         if request.path == OPENAPI:
             return _closing(await handler(request))  # the same for everybody
+        if request.path == REALTIME and (given := bearer_of(fields)) is not None:
+            fields.setdefault(b"authorization", given)
         key = key_of(runtime.snapshot, fields, now=runtime.wall())
         if key is None:
             answer = _error(request, HTTPStatus.UNAUTHORIZED, NO_KEY)

@@ -5,14 +5,17 @@ The worker as they see it, and an upstream's answer on its way to the client.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+import ssl
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import TYPE_CHECKING, Protocol
 
 from aiohttp import web
 
 from gateway.cold.call import Broken, Call, Reply
+from gateway.cold.turn import Turn
+from gateway.health import Health, RetryBudget
 from gateway.openai import BadRequest, Request
-from gateway.snapshot import Key, Snapshot
+from gateway.snapshot import Address, Key, Route, Snapshot
 
 if TYPE_CHECKING:
     from gateway.store import Store
@@ -24,6 +27,10 @@ JSON = "application/json"
 
 class ColdRuntime(Protocol):
     snapshot: Snapshot
+    draining: bool
+    healths: dict[str, Health]
+    now: Callable[[], float]
+    random: Callable[[], float]
     store: Store | None
 
     def wall(self) -> float:
@@ -36,6 +43,20 @@ class ColdRuntime(Protocol):
         Raises:
             BadRequest: the key may not, or nothing can.
         """
+        ...
+
+    def turn(self, key: Key, request: Request, fields: Mapping[bytes, bytes]) -> Turn:
+        """Ask for a turn of a session; its `admitted` says whether it may begin.
+
+        Raises:
+            BadRequest: the key may not, or nothing can.
+        """
+        ...
+
+    def retries(self, route: Route) -> RetryBudget: ...
+    def health(self, url: str) -> Health: ...
+    def tls_of(self, address: Address) -> ssl.SSLContext:
+        """Give what speaks TLS there."""
         ...
 
     def wake_jobs(self) -> None:

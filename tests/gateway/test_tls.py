@@ -15,8 +15,15 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from schemas.gateway import Tls
-from tests.gateway.wire import KEY, MockUpstream, Start, config_for
+from schemas.gateway import Credential, Tls, UpstreamTls
+from tests.gateway.wire import (
+    KEY,
+    Gateway,
+    MockUpstream,
+    Start,
+    config_for,
+    write,
+)
 
 LOOPBACK = "127.0.0.1"
 
@@ -106,6 +113,82 @@ async def test_the_edge_speaks_tls_1_3_and_can_demand_a_certificate(
     old = trusting(certificates, "server", show="client")
     old.maximum_version = ssl.TLSVersion.TLSv1_2
     assert await status_line(port, old, "/v1/models") == b""
+
+
+async def test_an_upstream_is_shown_our_certificate_and_the_next_when_it_turns(
+    start: Start, certificates: Path
+) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(
+        certificates / "upstream.pem", certificates / "upstream.key"
+    )
+    context.load_verify_locations(certificates / "client.pem")
+    context.load_verify_locations(certificates / "server.pem")
+    context.verify_mode = ssl.CERT_REQUIRED
+    secure = MockUpstream()
+    await secure.start(tls=context)
+    base = config_for(secure, attempts=1)
+    named = {
+        name: Credential(file=str(certificates / f"shown.{name}"))
+        for name in ("certificate", "key")
+    }
+    trust = Credential(file=str(certificates / "upstream.pem"))
+
+    async def gateway_that(tls: UpstreamTls) -> Gateway:
+        with_tls = {
+            name: upstream.model_copy(update={"tls": tls})
+            for name, upstream in base.upstreams.items()
+        }
+        return await start(base.model_copy(update={"upstreams": with_tls}))
+
+    ask = {"model": "smol", "messages": [{"role": "user", "content": "x"}]}
+    gateway = await gateway_that(UpstreamTls(ca=trust))
+    with pytest.raises(openai.InternalServerError):  # it shows nothing
+        await gateway.client().chat.completions.create(**ask)
+    for name in ("client", "server"):
+        before = (await gateway.status())["generation"]
+        for part, suffix in (("certificate", "pem"), ("key", "key")):
+            fresh = (certificates / f"{name}.{suffix}").read_text()
+            write(certificates / f"shown.{part}", fresh)
+        if name == "client":
+            gateway = await gateway_that(UpstreamTls(ca=trust, **named))
+        else:
+            await gateway.until(lambda s, b=before: s["generation"] > b)
+        answer = await gateway.client().chat.completions.create(**ask)
+        assert answer.choices[0].message.content == "hello"
+    assert secure.shown == ["client", "server"]
+    write(certificates / "shown.key", "no key at all")
+    await gateway.until(lambda s: s["error"] is not None)
+    assert "tls" in (await gateway.status())["error"]
+    await secure.stop()
+
+
+async def test_an_upstream_that_speaks_no_tls_1_3_needs_leave_for_it(
+    start: Start, certificates: Path
+) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(
+        certificates / "upstream.pem", certificates / "upstream.key"
+    )
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    behind = MockUpstream()
+    await behind.start(tls=context)
+    base = config_for(behind, attempts=1)
+    ca = Credential(file=str(certificates / "upstream.pem"))
+    ask = {"model": "smol", "messages": [{"role": "user", "content": "x"}]}
+    for oldest, answered in (("1.3", False), ("1.2", True)):
+        tls = UpstreamTls(ca=ca, oldest=oldest)
+        upstreams = {
+            n: u.model_copy(update={"tls": tls}) for n, u in base.upstreams.items()
+        }
+        gateway = await start(base.model_copy(update={"upstreams": upstreams}))
+        asking = gateway.client().chat.completions.create(**ask)
+        if answered:
+            assert (await asking).choices[0].message.content == "hello"
+        else:
+            with pytest.raises(openai.InternalServerError):
+                await asking
+    await behind.stop()
 
 
 async def test_an_upstream_by_https_is_verified(

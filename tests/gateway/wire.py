@@ -209,6 +209,8 @@ class MockUpstream:
         self.script: deque[Behaviour] = deque()
         self.always: Behaviour = default
         self.connections = 0
+        self.shown: list[str] = []
+        """Whose certificates its clients showed, by connection."""
         self.received = 0
         """Bytes of chunked bodies so far."""
         self.open = 0
@@ -251,6 +253,10 @@ class MockUpstream:
         self._tasks.add(task)
         self.connections += 1
         self.open += 1
+        shown = writer.get_extra_info("peercert")
+        if shown:
+            [[(_, name)]] = shown["subject"]
+            self.shown.append(name)
         try:
             while True:
                 await self._one(reader, writer)
