@@ -23,7 +23,6 @@ from gateway.exchange import Exchange
 from gateway.gating import Shadow
 from gateway.openai import Op, Request, request_of
 from gateway.snapshot import Key, Route
-from gateway.tracing import traced
 
 if TYPE_CHECKING:
     from gateway.runtime import Worker
@@ -59,10 +58,6 @@ class Calls:
             BadRequest: the key may not, or nothing can.
         """
         worker = self._worker
-        trace, span = trace_lines(fields), None
-        telemetry = worker.snapshot.listener.telemetry
-        if telemetry is not None:
-            trace, span = traced(trace, sample=telemetry.sample, random=worker.random)
         turn = Turn(
             worker,
             Call(),
@@ -70,10 +65,9 @@ class Calls:
             route=route_of(key, request.model, request.op),
             request=request,
             request_id=request_id_of(fields) or worker.new_request_id(),
-            framing=Framing(b"", keep_alive=True, chunked=False),
-            trace=trace,
+            framing=Framing(keep_alive=True, chunked=False),
+            trace=trace_lines(fields),
         )
-        turn.span = span
         worker.admit(turn)
         return turn
 

@@ -19,6 +19,7 @@ from gateway.snapshot import (
     Address,
     Choice,
     Key,
+    Queue,
     Route,
     Snapshot,
     Target,
@@ -238,6 +239,7 @@ def _route(
         retry_percent=table.retry_percent,
         hold=(table.hold or listener.hold).seconds,
         limiters=_limiters(f"route {name}", table.limits),
+        queue=_queue(name, table.queue),
         guards=tuple(guard_of(rail) for rail in table.guardrails),
         caching=caching_of(table.cache),
         shadow=shadow_of(name, table),
@@ -250,6 +252,13 @@ def _route(
             total=times.total.seconds,
         ),
     )
+
+
+def _queue(name: str, table: config.Queue | None) -> Queue | None:
+    if table is None:
+        return None
+    full = Limiter.of(f"route {name}", "concurrent", 0)
+    return Queue(full.id, table.wait.seconds, table.length)
 
 
 def _choices(tiers: Iterable[Iterable[Target]], op: Op) -> Iterator[tuple[Choice, ...]]:

@@ -83,6 +83,13 @@ FAMILIES = {
     "bud_gateway_records_dropped_total": Family(
         "Records of requests that a full disk had no room for"
     ),
+    "bud_gateway_queue_seconds": Family(
+        "How long requests waited for a place on a full route, and got one",
+        ("route",),
+        "histogram",
+        _SECONDS,
+    ),
+    "bud_gateway_queued": Family("Requests that wait for a place", (), "gauge"),
     "bud_gateway_in_flight": Family("Requests in flight", (), "gauge"),
     "bud_gateway_connections": Family("Client connections", (), "gauge"),
     "bud_gateway_shared_up": Family(

@@ -29,6 +29,7 @@ from gateway.judge import Judge
 from gateway.meters import Meters
 from gateway.metrics import Metrics
 from gateway.ports import Settled
+from gateway.queueing import Places
 from gateway.recorder import Recorder
 from gateway.semantic import Neighbours
 from gateway.snapshot import Route, Snapshot
@@ -73,7 +74,8 @@ class Worker:
         self._exchanges: set[Exchange] = set()
         self._connections: set[Downstream] = set()
         self._waiting: dict[Exchange, asyncio.TimerHandle | None] = {}
-        self._admission = Admission(tell, self._begin)
+        self._places = Places(self.metrics, self.now)
+        self._admission = Admission(tell, self._begin, self._places)
         self._recorder = Recorder(*spool) if spool is not None else None
         self._sweeps = 0
         self.store = store
@@ -141,6 +143,8 @@ class Worker:
             self._recorder.settled(exchange, outcome)
         if isinstance(exchange.client, Gated):
             exchange.client.settled(outcome.status)
+        if self._admission.freed:
+            self._admission.go_on()
         if self.draining and not self._exchanges:
             self._quiet.set()
 
@@ -218,6 +222,8 @@ class Worker:
                 self._recorder.passed(exchange)
         if self._recorder is not None:
             self._recorder.flush()
+        if self._places:
+            self._admission.sweep(now)
         self._sweeps += 1
         if self._sweeps % _SWEEPS_A_LEASE == 0:
             self._admission.give_back()
@@ -230,6 +236,9 @@ class Worker:
         """Take what engines say of themselves."""
         self._book.hear(loads, self.now())
 
+    def wanted(self, message: dict[str, Any]) -> None:
+        self._admission.wanted(message["id"], by_others=message["by_others"])
+
     def granted(self, message: dict[str, Any]) -> None:
         self._admission.granted(
             message["id"],
@@ -241,6 +250,7 @@ class Worker:
     def numbers(self) -> Metrics:
         self._meters.publish()
         self.metrics.set("bud_gateway_in_flight", to=len(self._exchanges))
+        self.metrics.set("bud_gateway_queued", to=len(self._places))
         self.metrics.set("bud_gateway_connections", to=len(self._connections))
         if self._recorder is not None:
             dropped = self._recorder.dropped

@@ -65,6 +65,8 @@ class Slot:
         self.spool: dict[str, str] | None = None
         """Where it leaves its records."""
         self.restarts = 0
+        self.wanted: set[str] = set()
+        """Limiters that it was told to return at once."""
         self.numbers: Metrics | None = None
         self._asked: asyncio.Future[None] | None = None
 

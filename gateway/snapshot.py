@@ -22,6 +22,7 @@ __all__ = [
     "Address",
     "Choice",
     "Key",
+    "Queue",
     "Route",
     "Snapshot",
     "Target",
@@ -120,6 +121,15 @@ class Timeouts:
     total: float
 
 
+class Queue(NamedTuple):
+    """How requests wait for a place on a full route."""
+
+    name: str
+    """Of the limiter that says it is full."""
+    wait_s: float
+    length: int
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Route:
     name: str
@@ -136,6 +146,7 @@ class Route:
     limiters: tuple[Limiter, ...]
     price: Price
     """The highest of its targets: what is reserved."""
+    queue: Queue | None = None
     guards: tuple[Guard, ...] = ()
     caching: Caching | None = None
     shadow: Shadow | None = None

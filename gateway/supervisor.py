@@ -65,6 +65,8 @@ class Supervisor:
             hear = self._telemetry.record if self._telemetry is not None else None
         self._lender = Lender(self._snapshot[1], usage, hear)
         self._asking: set[asyncio.Task[None]] = set()
+        self._queued: dict[str, dict[Slot, Limiter]] = {}
+        """Workers in which requests wait for a place, by limiter."""
         self._engines = Engines(self._tell_loads)
         self._hired = 0
         folder = files.config.parent
@@ -211,6 +213,9 @@ class Supervisor:
         served = bool(slot.applied)
         code = await slot.part()
         self._lender.bury(slot.id, slot.spool)
+        slot.wanted.clear()
+        for waits in self._queued.values():
+            waits.pop(slot, None)
         if slot.numbers is not None:
             self._retired.merge(slot.numbers.dump(), gauges=False)
             slot.numbers = None
@@ -236,23 +241,46 @@ class Supervisor:
             for old in [g for g in self._digests if g < self.in_force]:
                 del self._digests[old]
         elif message["op"] == "lease":
-            self._later(
-                self._lease(slot, Limiter(*message["limiter"]), message["need"])
-            )
+            limiter, queued = Limiter(*message["limiter"]), "queued" in message
+            self._later(self._lease(slot, limiter, message["need"], queued=queued))
         elif message["op"] == "return":
             name, amount = message["id"], message["amount"]
-            self._later(self._lender.give_back(name, worker=slot.id, amount=amount))
+            self._later(self._take_back(slot, name, amount))
 
     def _later(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._asking.add(task)
         task.add_done_callback(self._asking.discard)
 
-    async def _lease(self, slot: Slot, limiter: Limiter, need: int) -> None:
+    async def _take_back(self, slot: Slot, name: str, amount: int) -> None:
+        await self._lender.give_back(name, worker=slot.id, amount=amount)
+        waits = self._queued.get(name)
+        if waits:
+            # The one that has waited longest; when that has enough, the next.
+            first = next(iter(waits))
+            await self._lease(first, waits[first], 1, queued=True)
+
+    def _note_queue(self, slot: Slot, limiter: Limiter, *, waits: bool) -> None:
+        """Have others return their places while a worker waits for one."""
+        slots = self._queued.setdefault(limiter.id, {})
+        slots.pop(slot, None)
+        if waits:
+            slots[slot] = limiter
+        for other in self.slots:
+            by_others = bool(slots.keys() - {other})
+            if (limiter.id in other.wanted) != by_others:
+                (other.wanted.add if by_others else other.wanted.discard)(limiter.id)
+                other.tell({"op": "wanted", "id": limiter.id, "by_others": by_others})
+
+    async def _lease(
+        self, slot: Slot, limiter: Limiter, need: int, *, queued: bool
+    ) -> None:
         worker = slot.id
         grant = await self._lender.lease(
             limiter, need=need, worker=worker, workers=len(self.slots)
         )
+        if queued:
+            self._note_queue(slot, limiter, waits=not grant.amount)
         granted = {"op": "granted", "id": limiter.id, **grant._asdict()}
         if slot.id != worker or not slot.tell(granted):
             # It died while it waited.

@@ -98,6 +98,8 @@ def _obey(
         worker.heard(message["loads"])
     elif message["op"] == "granted":
         worker.granted(message)
+    elif message["op"] == "wanted":
+        worker.wanted(message)
     elif message["op"] == "numbers":
         numbers = worker.numbers().dump()
         write_message(writer, {"op": "numbers", "numbers": numbers})

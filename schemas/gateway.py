@@ -43,6 +43,7 @@ __all__ = [
     "Pattern",
     "Price",
     "Project",
+    "Queue",
     "Ref",
     "Route",
     "Shadow",
@@ -426,6 +427,15 @@ class Target(_Table):
     """Tier: 0 is tried first; a fallback chain is one tier after another."""
 
 
+class Queue(_Table):
+    """Requests that come when a route is full wait for a place instead of failing."""
+
+    wait: Duration = Duration("10s")
+    """How long one waits; below the time that clients wait for a first byte."""
+    length: int = Field(default=1000, ge=1, le=100_000)
+    """How many may wait in one worker."""
+
+
 class Shadow(_Table):
     """A share of a route's requests is also asked of somebody else, whose answer
     nobody sees; at the cost of its project, and limited by nothing else."""
@@ -449,6 +459,9 @@ class Route(_Table):
     hold: Duration | None = None
     """How long a request waits while no address is there; absent: the listener's."""
     limits: Limits = Limits()
+    queue: Queue | None = None
+    """For when `limits.concurrent` is reached; projects, and keys in each, get fair
+    shares of the places."""
     cache: Cache | None = None
     guardrails: tuple[Guardrail, ...] = ()
     shadow: Shadow | None = None
@@ -474,6 +487,10 @@ class Route(_Table):
             twice = [n for n, count in Counter[object](names).items() if count > 1]
             if twice:
                 raise ValueError(f"cannot use the {what} {twice[0]!r} twice in a route")
+        if self.queue is not None and self.limits.concurrent is None:
+            raise ValueError(
+                "cannot queue: limits.concurrent says when a route is full"
+            )
         if not any(target.weight for target in self.targets):
             raise ValueError("cannot choose a target: every weight is 0")
         return self

@@ -125,7 +125,7 @@ class Realtime:
                 turn.tries and not runtime.retries(turn.route).spend()
             ):
                 break
-            line = Line(turn, choice, runtime.health(choice.address.url))
+            line = Line(turn, choice)
             tried.add(choice.address.url)
             try:
                 upstream = await self._open(turn, choice)
@@ -153,9 +153,8 @@ class Realtime:
                 cookie_jar=aiohttp.DummyCookieJar(),
                 middlewares=(_stay,),
             )
-        (target, address), model = choice, turn.request.model
-        head = target.upstream.heads[address.url, "realtime"].decode()
-        first, *lines = head.split("\r\n")
+        target, address, model = choice.target, choice.address, turn.request.model
+        first, *lines = choice.head.decode().split("\r\n")
         path = first.split(" ")[1]
         named = f"model={quote(target.model or model, safe='')}"
         fields = dict(line.split(": ", 1) for line in lines if line)
@@ -232,7 +231,10 @@ class _Session:
                 )
             finally:
                 # A process that drains waits for it, so both sides know by now.
-                self._turn.end(status if self._answering else _OK, None)
+                if self._answering:
+                    self._turn.end(status, None)
+                else:
+                    self._turn.end(_OK, Usage())
 
     async def _inward(
         self, client: web.WebSocketResponse, upstream: aiohttp.ClientWebSocketResponse

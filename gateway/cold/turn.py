@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 
 from gateway.attempt import Attempt
 from gateway.exchange import Exchange
-from gateway.health import Health
 from gateway.snapshot import Choice
 from gateway.usage import Usage
 
@@ -34,10 +33,14 @@ class Line(Attempt):
 
     __slots__ = ()
 
-    def __init__(self, turn: Turn, choice: Choice, health: Health) -> None:
-        super().__init__(turn, choice, health)
+    def __init__(self, turn: Turn, choice: Choice) -> None:
+        super().__init__(turn, choice)
         turn.tries += 1
         self._sent_at = self._runtime.now()
+
+    @property
+    def committed(self) -> bool:
+        return True  # a session that breaks off has been answered
 
     def opened(self) -> None:
         """The handshake is done; that it took no longer speaks for the address."""
