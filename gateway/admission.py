@@ -129,7 +129,7 @@ class Admission:
     ) -> None:
         """Hear the answer about a limiter: go on with those who waited for it."""
         self._slices.put(name, amount)
-        if name in self._asked:
+        if name in self._asked or self._places.waits(name):
             self._asked.discard(name)
             if not reachable:
                 self._places.refuse_all(name, _unknown)
@@ -151,7 +151,8 @@ class Admission:
     def settle(self, exchange: Exchange, actual: Amounts) -> None:
         """Give back what a request that is over did not use."""
         settle(exchange.purse, exchange.reserved, actual)
-        if exchange.route.queue is not None:
+        # Not by its route, which may have got or lost its queue meanwhile.
+        if self._places.running:
             name = self._places.ended(exchange)
             if name is not None:
                 self.freed.add(name)

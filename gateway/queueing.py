@@ -33,7 +33,7 @@ class Places:
     def __init__(self, metrics: Metrics, now: Callable[[], float]) -> None:
         self._metrics, self._now = metrics, now
         self._lines: dict[str, FairQueue[Waiter]] = {}
-        self._running: dict[Exchange, tuple[str, str]] = {}
+        self.running: dict[Exchange, tuple[str, str]] = {}
         """What has a place: its limiter, and the key that it counts for."""
 
     def waits(self, name: str) -> bool:
@@ -74,11 +74,11 @@ class Places:
 
     def started(self, exchange: Exchange, name: str) -> None:
         self._line(name).started(exchange.key.name)
-        self._running[exchange] = name, exchange.key.name
+        self.running[exchange] = name, exchange.key.name
 
     def ended(self, exchange: Exchange) -> str | None:
         """Count a request out; give the limiter that it had a place of."""
-        name, key = self._running.pop(exchange, (None, ""))
+        name, key = self.running.pop(exchange, (None, ""))
         if name is not None:
             self._line(name).ended(key)
         return name
