@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
 import os
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict
@@ -35,7 +34,7 @@ from reconciler.values import Action, Change, Commit, Health, Key, Live, Presenc
 from schemas.catalog import catalog
 from schemas.cluster import Cluster
 from schemas.errors import FoundryError, PermanentError, TemporaryError
-from schemas.objects import DEFAULT_PROJECT, Credential, Ref
+from schemas.objects import DEFAULT_PROJECT, Credential, Metadata, Ref
 from schemas.units import Duration
 
 __all__ = ["COMMANDS"]
@@ -217,6 +216,12 @@ def adopt(
     """
     if (region is None) == (source is None):
         raise click.UsageError("say where it is: --region, or --kubeconfig")
+    try:
+        Metadata(name=name)
+    except ValueError as error:
+        raise click.BadParameter(
+            f"{name!r} names no Cluster: lower-case letters, digits, hyphens"
+        ) from error
     credentials = _reference(written)
     if source is not None:
         made, credentials = _adopt_existing(context, name, source.read())
@@ -239,7 +244,6 @@ def adopt(
         "metadata": {"name": name},
         "spec": spec,
     }
-    Cluster.model_validate_json(json.dumps(item))  # what is printed can be committed
     notes = "".join(f"# {note}\n" for note in made.notes)
     text = notes + yaml.safe_dump(item, sort_keys=False)
     context.show({"cluster": item, "notes": made.notes}, text.rstrip())
@@ -275,9 +279,11 @@ def _adopt_existing(
     version, nodes = asyncio.run(look())
     pools = [machines.spec() for machines in hardware(nodes, (), catalog())]
     files = files_of(context.repo, context.environment, _home(context))
-    files.encrypt(f"{name}.yaml", {"kubeconfig": text})
-    click.echo(f"wrote {files.folder / name}.yaml: commit it", err=True)
-    credential = Credential(secret=f"{name}.yaml#kubeconfig")
+    # A name of its own: beside it may be what else belongs to the cluster.
+    file = f"{name}-kubeconfig.yaml"
+    files.encrypt(file, {"kubeconfig": text})
+    click.echo(f"wrote {files.folder / file}: commit it", err=True)
+    credential = Credential(secret=f"{file}#kubeconfig")
     return adopt_existing(version, pools), credential
 
 

@@ -108,5 +108,7 @@ def test_a_cluster_in_a_cloud_has_no_certificates_to_rotate(repo: Path) -> None:
 def test_an_adoption_says_where_the_cluster_is(repo: Path) -> None:
     with pytest.raises(UsageError, match="--region, or --kubeconfig"):
         bud(repo, "adopt", "prod")
+    with pytest.raises(BadParameter, match="names no Cluster"):
+        bud(repo, "adopt", "../Prod", "--region", "us-east-1")
     with pytest.raises(BadParameter, match="env=NAME"):
         bud(repo, "adopt", "prod", "--region", "us-east-1", "--credentials", "AKIA")

@@ -55,11 +55,11 @@ def test_an_existing_cluster_is_adopted_by_its_kubeconfig(
     done = bud(repo, "adopt", "rack", "--kubeconfig", str(kubeconfig), as_json=False)
     item = yaml.safe_load(done.stdout)
     assert item["spec"]["provider"] == "existing"
-    assert item["spec"]["credentials"] == {"secret": "rack.yaml#kubeconfig"}
+    assert item["spec"]["credentials"] == {"secret": "rack-kubeconfig.yaml#kubeconfig"}
     assert sum(pool["count"] for pool in item["spec"]["nodePools"]) == len(before)
     token = control_plane.kubeconfig()["users"][0]["user"]["token"]
     assert token not in done.output
-    assert token not in (site / "secrets" / "rack.yaml").read_text()
+    assert token not in (site / "secrets" / "rack-kubeconfig.yaml").read_text()
 
     # As a person goes on: the file is put where it belongs, and it answers.
     (repo / "spec" / "cluster" / "rack.yaml").write_text(done.stdout)
