@@ -191,6 +191,7 @@ class Attempt:
     def whole(self, head: UpstreamHead, body: bytes) -> None:
         """An answer with status 200, and no stream, is here in one piece."""
         exchange = self._exchange
+        self._connection = None  # it may be another's already
         if not self.choice.plain or exchange.request.client != "openai":
             self.answered(head.with_length(len(body)))
             self.received(body)
