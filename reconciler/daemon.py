@@ -20,14 +20,15 @@ from uuid import uuid4
 
 import structlog
 
+from reconciler.announcer import Announcer, Tell
 from reconciler.metrics import Metrics
 from reconciler.pipeline import Pipeline, Prepared
-from reconciler.plan import Plan, Waits
+from reconciler.plan import Plan
 from reconciler.source import Source, Tree
 from reconciler.store import Journal, Run
 from reconciler.targets.base import Supervising, Target, Watching
 from reconciler.values import Key, Outcome, OutcomeKind
-from schemas.errors import ChainBrokenError, FoundryError, SpecError, TemporaryError
+from schemas.errors import ChainBrokenError, FoundryError, TemporaryError
 
 __all__ = ["Daemon", "Gate", "Options", "Progress"]
 
@@ -94,8 +95,8 @@ class Options:
     """Rules on canaries after each pass; whether anything was decided."""
     gate: Gate | None = None
     """None: whatever is on the branch may be applied."""
-    tell: Callable[[str, str], Awaitable[None]] | None = None
-    """(event, text): who wants to know is not the daemon's business."""
+    tell: Tell | None = None
+    """Who wants to know is not the daemon's business."""
     follow: Callable[[Prepared], None] = lambda _: None
     """Learns from each look what it needs of the spec."""
     jitter: Callable[[], float] = random.random
@@ -127,8 +128,7 @@ class Daemon:
         """Of every plan that is being applied, what is not settled yet."""
         self._beside_at = math.inf
         """When the next look may begin; never while one is being taken."""
-        self._said: object = None
-        self._drifted: tuple[str, ...] = ()
+        self._announcer = Announcer(options.tell)
 
     def look(self) -> None:
         """Look now, and not only when something moved or the pause is over."""
@@ -264,9 +264,7 @@ class Daemon:
             raise
         except FoundryError as error:
             # Nothing was read or nothing could be planned: what lives stays.
-            news = self._failed(error)
-            if news:
-                await self._announce("failure", self.progress.error)
+            await self._failed(error)
         else:
             self.progress.error = ""
             self._failures = 0
@@ -281,7 +279,7 @@ class Daemon:
         made = prepared.plan
         self._options.follow(prepared)
         if not beside:
-            await self._announce_drift(made)
+            await self._announcer.drift(made)
         if gate is not None and pins is not None:
             await gate.check(made)
             await self._note_decisions()
@@ -290,7 +288,7 @@ class Daemon:
         if not beside or not made.empty:
             self.progress.plan, self.progress.phase = made, "applying"
             self._metrics.planned(made, len(prepared.observed))
-            self._explain(made)
+            self._announcer.planned(made)
             self._pace(prepared, settled=made.empty)
         if made.empty:
             if not beside:
@@ -300,7 +298,7 @@ class Daemon:
         if gate is not None and pins is not None:
             await gate.report(made, outcomes)
         else:
-            await self._announce_outcome(made, outcomes)
+            await self._announcer.applied(made, outcomes)
         await self._export()
         if result == "done":
             self._wait_s = 0.0  # applied means seen: look again at once
@@ -311,9 +309,7 @@ class Daemon:
             return
         said = [decision.said for decision in self._pipeline.store.decisions()]
         await self._pipeline.note_decisions(self._journal)
-        for rolled in said:
-            if rolled.startswith("rollback"):
-                await self._announce("rollback", rolled)
+        await self._announcer.decided(said)
 
     async def _look(self, tree: Tree, pins: Mapping[str, str] | None) -> Prepared:
         clock = asyncio.get_running_loop().time
@@ -362,25 +358,6 @@ class Daemon:
         if trials is not None and ours and await trials(prepared):
             self._wait_s = 0.0
 
-    async def _announce(self, event: str, text: str) -> None:
-        if self._options.tell is not None:
-            await self._options.tell(event, text)
-
-    async def _announce_drift(self, made: Plan) -> None:
-        """Each set of drifted objects once."""
-        drifted = tuple(str(drift.key) for drift in made.drift)
-        if drifted and drifted != self._drifted:
-            await self._announce("drift", ", ".join(drifted[:20]))
-        self._drifted = drifted
-
-    async def _announce_outcome(
-        self, made: Plan, outcomes: tuple[Outcome, ...]
-    ) -> None:
-        failed = [o for o in outcomes if o.kind is OutcomeKind.FAILED]
-        lines = [f"plan {made.digest[:12]} of {made.commit.short}"]
-        lines += [f"{o.key}: {o.error}" for o in failed[:10]]
-        await self._announce("failure" if failed else "apply", "\n".join(lines))
-
     async def _export(self) -> None:
         if self._options.witness is None or not self._pipeline.share.drives(""):
             return
@@ -399,40 +376,12 @@ class Daemon:
         # Up to a fifth sooner, so that a fleet of daemons does not beat as one.
         self._wait_s = pause * (1.0 - 0.2 * self._options.jitter())
 
-    def _failed(self, error: FoundryError) -> bool:
-        """Whether it failed otherwise than the last time."""
+    async def _failed(self, error: FoundryError) -> None:
         self.progress.error = self._pipeline.mask(str(error))
         self._failures += 1
         ceiling = min(_MAX_RETRY_S, _FIRST_RETRY_S * 2.0 ** (self._failures - 1))
         self._wait_s = ceiling * (0.5 + 0.5 * self._options.jitter())
-        problems = len(error.problems) if isinstance(error, SpecError) else 1
-        news = self._said != self.progress.error
-        if news:
-            self._said = self.progress.error
-            _log.error("cannot plan", problems=problems, error=self.progress.error)
-        return news
-
-    def _explain(self, made: Plan) -> None:
-        """Say what changed since the last look, and nothing twice."""
-        said = (made.commit.sha, made.canonical() if not made.empty else made.blocked)
-        if said == self._said:
-            return
-        self._said = said
-        _log.info(
-            "planned",
-            commit=made.commit.short,
-            steps=len(made.steps),
-            blocked=len(made.blocked),
-            unchanged=made.unchanged,
-        )
-        for item in made.blocked:
-            if item.waits is Waits.IN_HAND:
-                continue
-            _log.warning(
-                "waits", object=str(item.key), reason=item.waits, detail=item.detail
-            )
-        for drift in made.drift:
-            _log.warning("drifted", object=str(drift.key), detail=drift.detail)
+        await self._announcer.failed(error, self.progress.error)
 
     def _tell(self, key: Key, doing: str) -> None:
         if doing in tuple(OutcomeKind):
