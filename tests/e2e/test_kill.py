@@ -18,7 +18,7 @@ import pytest
 
 from tests.e2e.team import ENDPOINT, Team
 
-STRIDE = int(os.environ.get("BUD_KILL_STRIDE", "12"))
+STRIDE = int(os.environ.get("BUD_KILL_STRIDE", "24"))
 """1 kills at every point, as `make test-kill` does: twenty minutes on two cores."""
 
 
