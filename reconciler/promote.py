@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +43,6 @@ from schemas.errors import PermanentError
 from schemas.objects import API_VERSION, Ref
 
 __all__ = ["Promotion", "promote"]
-
-_LOOKED_BACK = 5000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,8 +80,8 @@ async def promote(
     source = _served(prepared.desired, ref, pipeline.environment)
     proof = _proof(pipeline, prepared, source)
     measured = await asyncio.to_thread(_measured, records, source, proof)
-    marks = marks_of(pipeline.environment, digest_of(source), proof, measured)
     digest, predicted = digest_of(source), dict[str, float]()
+    marks = marks_of(pipeline.environment, digest, proof, measured)
 
     async def edit(root: Path) -> str:
         predicted.update(await asyncio.to_thread(_edit, root, source, to, marks))
@@ -130,13 +129,12 @@ def _proof(pipeline: Pipeline, prepared: Prepared, source: Served) -> Entry:
         if key.ref in refs and key.target != "gateway"
     }
     [target] = {key.target for key in units if key.ref == source.ref}
-    log = pipeline.store.log
     return proof_of(
         source.ref,
         units,
         owned=pipeline.store.inventory(),
         observed=prepared.observed,
-        entries=log.entries(target=target, limit=_LOOKED_BACK),
+        success=partial(pipeline.store.log.success, target),
     )
 
 

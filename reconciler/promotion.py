@@ -9,7 +9,7 @@ and what it has to achieve stay each environment's own.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,7 +41,6 @@ __all__ = [
 Data = dict[str, Any]
 
 _MARK = "promoted.foundry.bud/"
-_GOOD = ("created", "changed", "unchanged")
 _SERVES = (Health.SERVABLE, Health.MEETS_SLO)
 
 
@@ -94,11 +93,12 @@ def proof_of(
     *,
     owned: Mapping[Key, Owned],
     observed: Mapping[Key, Live],
-    entries: Iterable[Entry],
+    success: Callable[[Collection[str]], Entry | None],
 ) -> Entry:
     """The ledger entry by which what is declared became servable, and still is.
 
-    ``units`` are those of the endpoint and its model; ``entries`` the newest first.
+    ``units`` are those of the endpoint and its model; ``success`` finds the entry by
+    which one of some digests came to live.
 
     Raises:
         PermanentError: it never was, or something moved since.
@@ -120,10 +120,9 @@ def proof_of(
         if key.ref == ref and live.health not in _SERVES:
             raise _refused(ref, f"{key} is {live.health}, not servable: {live.detail}")
     wanted = {unit.digest for key, unit in units.items() if key.ref == ref}
-    for entry in entries:
-        if entry.after in wanted and entry.outcome in _GOOD:
-            return entry
-    raise _refused(ref, "the ledger has no entry of its success")
+    if (entry := success(wanted)) is None:
+        raise _refused(ref, "the ledger has no entry of its success")
+    return entry
 
 
 def _refused(ref: Ref, found: str) -> PermanentError:

@@ -22,9 +22,6 @@ from schemas.objects import Ref
 
 __all__ = ["Revert", "revert"]
 
-_LOOKED_BACK = 5000
-_GOOD = ("created", "changed", "unchanged")
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Revert:
@@ -75,12 +72,9 @@ def _commit_of(log: Log, ref: Ref, items: Sequence[Frozen]) -> str:
     for item in items:
         if item.stand_in is None:
             continue
-        key, digest = item.stand_in.key, item.stand_in.digest
-        for entry in log.entries(target=key.target, limit=_LOOKED_BACK):
-            if entry.after == digest and entry.outcome in _GOOD:
-                if "+" in entry.commit:
-                    break
-                return entry.commit
+        entry = log.success(item.stand_in.key.target, {item.stand_in.digest})
+        if entry is not None and "+" not in entry.commit:
+            return entry.commit
     raise PermanentError(
         f"cannot propose the revert of {ref}: what lived before was never committed"
     )

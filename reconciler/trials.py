@@ -37,8 +37,6 @@ __all__ = ["Promote", "Propose", "Trials", "alone", "promoted"]
 
 _log = structlog.get_logger("canary")
 
-_LOOKED_BACK = 5000
-_APPLIED = ("created", "changed", "unchanged")
 _ACTOR = "canary"
 
 Propose = Callable[[Ref, Sequence[Frozen], str], Awaitable[object]]
@@ -124,10 +122,9 @@ class Trials:
         return judge(compared, self._limits)
 
     def _since(self, key: Key, unit: Unit) -> float:
-        for entry in self._store.log.entries(target=key.target, limit=_LOOKED_BACK):
-            if entry.after == unit.digest and entry.outcome in _APPLIED:
-                return datetime.fromisoformat(entry.at).timestamp()
-        return self._clock().timestamp()
+        entry = self._store.log.success(key.target, {unit.digest})
+        at = self._clock() if entry is None else datetime.fromisoformat(entry.at)
+        return at.timestamp()
 
     def _new(self, trial: _Trial) -> Iterator[Mapping[str, Any]]:
         """Whole lines that were not read yet, of every file."""

@@ -6,7 +6,7 @@ head already implies.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,8 @@ __all__ = ["Log"]
 
 _HASH = 32
 _PAGE = 1000
+_LOOKED_BACK = 5000
+_SUCCESSES = ("created", "changed", "unchanged")
 """Rows held in memory at a time."""
 
 
@@ -80,6 +82,13 @@ class Log:
             found = found.where(ledger.c.target == target)
         with reading(self._engine, "read ledger") as connection:
             return [to_entry(*row) for row in connection.execute(found.limit(limit))]
+
+    def success(self, target: str, digests: Collection[str]) -> Entry | None:
+        """The newest entry by which one of ``digests`` came to live at ``target``."""
+        for entry in self.entries(target=target, limit=_LOOKED_BACK):
+            if entry.after in digests and entry.outcome in _SUCCESSES:
+                return entry
+        return None
 
     def lines(self) -> Iterator[bytes]:
         """Every line, oldest first, as `verify` reads them back."""
