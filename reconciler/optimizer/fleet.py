@@ -13,19 +13,17 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-from scipy.optimize import (  # type: ignore[import-untyped]
-    Bounds,
-    LinearConstraint,
-    milp,
-)
 
 from reconciler.optimizer.choose import feasible, order
+from reconciler.optimizer.coefficients import Matrix
+from reconciler.optimizer.layouts import Numbers
 from reconciler.optimizer.task import Candidate, Infeasible, Optimizer, Task
 
 __all__ = ["Fleet", "place"]
 
 KEPT: Final = 40
 """Options of an endpoint on each pool that the program may pick from."""
+Chosen = np.ndarray[tuple[int], np.dtype[np.bool_]]
 # Dollars an hour that a GPU without a price counts for, so that fewer are taken.
 UNPRICED_USD: Final = 1e-3
 
@@ -66,18 +64,10 @@ def place(asked: Sequence[tuple[Task, Optimizer]]) -> Fleet:
         one_each[number, column] = 1
         within[pools.index(where), column] = taken
     room = np.array([capacity[name] for name in pools])
-    solved = milp(
-        spent,
-        constraints=[
-            LinearConstraint(one_each, 1, 1),
-            LinearConstraint(within, -np.inf, room),
-        ],
-        integrality=np.ones(len(flat)),
-        bounds=Bounds(0, 1),
-    )
-    if solved.x is None:
+    taken_or_not = _least(spent, one_each, within, room)
+    if taken_or_not is None:
         raise Infeasible(_short(tasks, flat, pools, capacity), ())
-    picked = [flat[i] for i in np.flatnonzero(solved.x > 0.5)]  # noqa: PLR2004 - binary
+    picked = [flat[i] for i in np.flatnonzero(taken_or_not)]
     used = dict.fromkeys(pools, 0)
     for _, _, where, taken in picked:
         used[where] += taken
@@ -87,6 +77,33 @@ def place(asked: Sequence[tuple[Task, Optimizer]]) -> Fleet:
         used=used,
         capacity=capacity,
     )
+
+
+def _least(
+    spent: Numbers, one_each: Matrix, within: Matrix, room: Numbers
+) -> Chosen | None:
+    """Which columns to take for the least ``spent``: one in each row of ``one_each``,
+    no more than ``room`` in each of ``within``; ``None`` if that cannot be."""
+    # SciPy takes as long to import as all else that a verb needs.
+    from scipy.optimize import (  # type: ignore[import-untyped]  # noqa: PLC0415
+        Bounds,
+        LinearConstraint,
+        milp,
+    )
+
+    solved = milp(
+        spent,
+        constraints=[
+            LinearConstraint(one_each, 1, 1),
+            LinearConstraint(within, -np.inf, room),
+        ],
+        integrality=np.ones(len(spent)),
+        bounds=Bounds(0, 1),
+    )
+    if solved.x is None:
+        return None
+    binary: Chosen = solved.x > 0.5  # noqa: PLR2004 - between no and yes
+    return binary
 
 
 def _offers(

@@ -16,7 +16,6 @@ from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
-from scipy.linalg import cho_factor, cho_solve  # type: ignore[import-untyped]
 
 from reconciler.optimizer.cases import LABELS, Cases
 from reconciler.optimizer.coefficients import Matrix
@@ -192,6 +191,12 @@ def fit_kinship(
 
 
 def _solved(matrix: Matrix, errors: Numbers) -> Numbers:
+    # SciPy takes as long to import as all else that a verb needs: only training pays.
+    from scipy.linalg import (  # type: ignore[import-untyped]  # noqa: PLC0415
+        cho_factor,
+        cho_solve,
+    )
+
     factor = cho_factor(matrix, lower=True, overwrite_a=True, check_finite=False)
     solved: Numbers = cho_solve(factor, errors, check_finite=False)
     return solved
