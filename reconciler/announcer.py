@@ -1,6 +1,6 @@
 """What a daemon says of its looks and runs: to its log, and to who wants to know.
 
-``Daemon`` alone uses it. Nothing is said twice: a look that finds what the last one
+``Reconciler`` alone uses it. Nothing is said twice: a look that finds what the last one
 found is silent. It decides nothing, and a channel that fails is not its business.
 """
 

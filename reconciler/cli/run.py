@@ -21,7 +21,7 @@ import click
 from reconciler import lockfile, witness
 from reconciler.cli.context import Context, actor, pass_context
 from reconciler.cli.operate import tell
-from reconciler.daemon import Daemon, Options
+from reconciler.daemon import Daemon
 from reconciler.daemon_http import ask_daemon, serve
 from reconciler.forge import Forge
 from reconciler.foundry import Foundry, now
@@ -30,6 +30,7 @@ from reconciler.metrics import Metrics
 from reconciler.notify import Notifier
 from reconciler.pipeline import Prepared
 from reconciler.proposal import Grounds, Published, publish
+from reconciler.reconciler import Options
 from reconciler.render import find
 from reconciler.replica import Replica
 from reconciler.revert import revert

@@ -11,10 +11,11 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from reconciler.daemon import Daemon, Options
+from reconciler.daemon import Daemon
 from reconciler.daemon_http import ask_daemon, serve
 from reconciler.metrics import Metrics
 from reconciler.pipeline import Pipeline, Prepared
+from reconciler.reconciler import Options
 from reconciler.source import Tree
 from reconciler.values import Change, Commit, Desired, Key, Rendered, Resolved
 from schemas.environment import Environment

@@ -15,11 +15,12 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from reconciler.daemon import Daemon, Options
+from reconciler.daemon import Daemon
 from reconciler.forge import open_forge
 from reconciler.foundry import now
 from reconciler.ledger import Entry
 from reconciler.metrics import Metrics
+from reconciler.reconciler import Options
 from reconciler.review.describer import Describer
 from reconciler.review.gate import ReviewGate
 from reconciler.review.receiver import Receiver, Wanted

@@ -20,11 +20,12 @@ from aiohttp.test_utils import TestServer
 
 from reconciler.cli.context import Context
 from reconciler.cli.main import main
-from reconciler.daemon import Daemon, Options
+from reconciler.daemon import Daemon
 from reconciler.daemon_http import serve
 from reconciler.forge import Note
 from reconciler.metrics import Metrics
 from reconciler.notify import Notifier
+from reconciler.reconciler import Options
 from reconciler.review.describer import Describer
 from reconciler.review.receiver import Receiver, Wanted
 from reconciler.secrecy import Mask
