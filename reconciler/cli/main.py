@@ -11,7 +11,17 @@ from pathlib import Path
 
 import click
 
-from reconciler.cli import cluster, keys, log, operate, propose, run, secrets, spec
+from reconciler.cli import (
+    cluster,
+    keys,
+    log,
+    operate,
+    propose,
+    reconcile,
+    run,
+    secrets,
+    spec,
+)
 from reconciler.cli.context import Context
 from reconciler.optimizer.cli import optimize, optimizer
 from schemas.errors import ChainBrokenError, FoundryError, SpecError
@@ -60,7 +70,7 @@ def bud(
     )
 
 
-for module in (spec, operate, propose, run, log, keys, secrets, cluster):
+for module in (spec, operate, propose, reconcile, run, log, keys, secrets, cluster):
     for command in module.COMMANDS:
         bud.add_command(command)
 
