@@ -183,16 +183,7 @@ class StepModel:
             batch=load.decode,
             kind="heads",
         )
-        looked = np.minimum(load.length / 2, window)
-        prompts = self.efficiency.prompt_ms(
-            self.device,
-            traffic=np.zeros(len(layouts)),
-            work=2 * heads * width * looked * load.prefill,
-            length=np.maximum(load.length, 1.0),
-            heads=heads,
-            kind="heads",
-        )
-        return cached + prompts
+        return cached + self._looked(heads, width, window, load, kind="heads")
 
     def _latent(self, mixer: LatentAttention, layouts: Layouts, load: Load) -> Numbers:
         """Decoding multiplies with the latent itself; prompts expand it first.
@@ -211,16 +202,21 @@ class StepModel:
             kind="latent",
         )
         width = mixer.head_dim + mixer.value_dim
+        return cached + self._looked(heads, width, most, load, kind="latent")
+
+    def _looked(
+        self, heads: Numbers, width: int, most: float, load: Load, *, kind: str
+    ) -> Numbers:
+        """What prompts look back on: half their length on average, or a window."""
         looked = np.minimum(load.length / 2, most)
-        prompts = self.efficiency.prompt_ms(
+        return self.efficiency.prompt_ms(
             self.device,
-            traffic=np.zeros(len(layouts)),
+            traffic=np.zeros_like(heads),
             work=2 * heads * width * looked * load.prefill,
             length=np.maximum(load.length, 1.0),
             heads=heads,
-            kind="latent",
+            kind=kind,
         )
-        return cached + prompts
 
     def _state(self, mixer: StateSpace, layouts: Layouts, load: Load) -> Numbers:
         """Each sequence's state is read and written once a step, and once for every

@@ -49,6 +49,14 @@ def gitea(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gitea]:
         yield found
 
 
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def describer() -> AsyncIterator[Describer]:
+    """One child that plans, for all tests of a module."""
+    made = Describer()
+    yield made
+    await made.close()
+
+
 @dataclass(slots=True)
 class House:
     """One team's repository, its daemon and everything around it."""

@@ -12,14 +12,12 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import AsyncIterator
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
 
 import jinja2
 import pytest
-import pytest_asyncio
 import yaml
 
 from reconciler import lockfile
@@ -51,13 +49,6 @@ LOOKUP = "{{ lookup('pipe', 'echo uid=$((40+2))') }}"
 GLOBALS = "{{ cycler.__init__.__globals__.os.getpid() }}"
 EVIL = LOOKUP + GLOBALS
 CANARY = "canary-of-the-machine"
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def describer() -> AsyncIterator[Describer]:
-    made = Describer()
-    yield made
-    await made.close()
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import pytest_asyncio
 
 from reconciler import pins
 from reconciler.forge import Approval, Note, PullRequest
@@ -47,13 +46,6 @@ ONE = Key("local", Ref("Endpoint", "default", "one"))
 
 # One process reads the trees of all of them, as it does for all pull requests.
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def describer() -> AsyncIterator[Describer]:
-    made = Describer()
-    yield made
-    await made.close()
 
 
 async def nobody(_event: str, _text: str) -> None:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
-import pytest_asyncio
 
 from reconciler.forge import Proposal, PullRequest
 from reconciler.proposal import Grounds, publish
@@ -18,13 +16,6 @@ from tests.reconciler.review.memory_forge import MemoryForge
 from tests.reconciler.review.test_pinning import ONE, bench
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def describer() -> AsyncIterator[Describer]:
-    made = Describer()
-    yield made
-    await made.close()
 
 
 @dataclass(slots=True)
