@@ -79,6 +79,11 @@ class Attempt:
         """Events of the stream so far."""
         return 0 if self.answer is None else self.answer.events
 
+    @property
+    def asked(self) -> bool:
+        """The upstream has the request."""
+        return self._sent_at is not None
+
     # Asking.
 
     def begin(self, *, fresh: bool = False) -> None:
@@ -107,7 +112,7 @@ class Attempt:
             except BadRequest as bad:
                 # It was lent for nothing: not a byte was sent on it.
                 self.stop("unsaid", sound=None)
-                exchange.refuse(bad.status, str(bad), code=bad.code or "unsupported")
+                exchange.unsaid(self, bad)
                 return
             head = head_for(request, choice, body, now=self._runtime.wall())
         connection.send(

@@ -18,6 +18,7 @@ from gateway.openai import Op, models_body, upstream_path
 from gateway.snapshot import (
     Address,
     Choice,
+    Hedge,
     Key,
     Queue,
     Route,
@@ -240,6 +241,7 @@ def _route(
         hold=(table.hold or listener.hold).seconds,
         limiters=_limiters(f"route {name}", table.limits),
         queue=_queue(name, table.queue),
+        hedge=_hedge(table.hedge),
         guards=tuple(guard_of(rail) for rail in table.guardrails),
         caching=caching_of(table.cache),
         shadow=shadow_of(name, table),
@@ -259,6 +261,10 @@ def _queue(name: str, table: config.Queue | None) -> Queue | None:
         return None
     full = Limiter.of(f"route {name}", "concurrent", 0)
     return Queue(full.id, table.wait.seconds, table.length)
+
+
+def _hedge(table: config.Hedge | None) -> Hedge | None:
+    return None if table is None else Hedge(table.after.seconds, table.percentile)
 
 
 def _choices(tiers: Iterable[Iterable[Target]], op: Op) -> Iterator[tuple[Choice, ...]]:

@@ -19,6 +19,7 @@ from gateway.dialects.anthropic_client import chat_request
 from gateway.dialects.choose import error_for
 from gateway.entry import NO_KEY, key_of, request_id_of, route_of, trace_lines
 from gateway.exchange import Exchange
+from gateway.hedging import Hedged, is_safe
 from gateway.http1 import Head, Refused, RequestReader, response_head
 from gateway.openai import (
     HELD_BYTES,
@@ -310,7 +311,9 @@ class Downstream(asyncio.Protocol):
     def _start(self, caller: Caller, request: Request) -> None:
         key = caller.key
         route = route_of(key, request.model, request.op)
-        self._exchange = exchange = Exchange(
+        twice = route.hedge is not None and is_safe(request)
+        kind = Hedged if twice else Exchange
+        self._exchange = exchange = kind(
             self._runtime,
             self,
             key=key,

@@ -15,7 +15,7 @@ from gateway.answer import Framing
 from gateway.attempt import Attempt
 from gateway.dialects.choose import error_for
 from gateway.limits import Amounts, Limiter, Purse
-from gateway.openai import WRITES_TOKENS, Request
+from gateway.openai import WRITES_TOKENS, BadRequest, Request
 from gateway.ports import Client, Runtime, Settled
 from gateway.routing import choose
 from gateway.snapshot import Key, Route
@@ -156,6 +156,10 @@ class Exchange:
             self._give_up()
         else:
             self.start()
+
+    def unsaid(self, attempt: Attempt, bad: BadRequest) -> None:  # noqa: ARG002
+        """An upstream's API has no words for what is asked."""
+        self.refuse(bad.status, str(bad), code=bad.code or "unsupported")
 
     def pass_on(self, data: bytes) -> None:
         """Give the client a part of an answer that is committed."""

@@ -8,9 +8,11 @@ and a try is not. Pure: time is an argument.
 
 from __future__ import annotations
 
+from bisect import bisect_left, insort
+from collections import deque
 from typing import NamedTuple
 
-__all__ = ["Health", "Reported", "RetryBudget"]
+__all__ = ["Health", "Recent", "Reported", "RetryBudget"]
 
 FAILURES = 3
 """In a row, until an address is left alone. One may be chance; a replica that
@@ -37,6 +39,31 @@ class Reported(NamedTuple):
     """Share of its KV cache that is in use."""
 
 
+class Recent:
+    """How long the latest answers of one kind took, at one address."""
+
+    __slots__ = ("_by_age", "_by_size")
+
+    KEPT = 128
+    NEEDED = 20
+    """Fewer have no 95th percentile."""
+
+    def __init__(self) -> None:
+        self._by_age: deque[float] = deque()
+        self._by_size: list[float] = []
+
+    def add(self, seconds: float) -> None:
+        if len(self._by_age) == self.KEPT:
+            del self._by_size[bisect_left(self._by_size, self._by_age.popleft())]
+        self._by_age.append(seconds)
+        insort(self._by_size, seconds)
+
+    def percentile(self, percent: int) -> float | None:
+        """Say what so many of a hundred were below; None: too few are known."""
+        known = len(self._by_size)
+        return self._by_size[known * percent // 100] if known >= self.NEEDED else None
+
+
 class Health:
     """One address, as one worker sees it."""
 
@@ -45,6 +72,7 @@ class Health:
         "_heard_at",
         "_heard_in_flight",
         "_opened",
+        "_recent",
         "_reported",
         "_until",
         "in_flight",
@@ -61,6 +89,11 @@ class Health:
         self._reported: Reported | None = None
         self._heard_at = 0.0
         self._heard_in_flight = 0
+        self._recent: dict[tuple[str, bool], Recent] = {}
+
+    def recent(self, op: str, *, stream: bool) -> Recent:
+        """Give the times until content, which whoever hedges keeps and needs."""
+        return self._recent.setdefault((op, stream), Recent())
 
     def hear(self, reported: Reported, now: float) -> None:
         """Take what the engine says of itself."""

@@ -46,6 +46,10 @@ FAMILIES = {
     "bud_gateway_ejections_total": Family(
         "Times an address was left alone after failures in a row", ("upstream",)
     ),
+    "bud_gateway_hedges_total": Family(
+        "Second tries beside a late one: won, lost, failed, or left with the client",
+        ("route", "outcome"),
+    ),
     "bud_gateway_refused_total": Family(
         "Requests refused before a route was known", ("status",)
     ),

@@ -117,6 +117,9 @@ class Worker:
         return url in self.snapshot.urls and not self.draining
 
     def wait(self, exchange: Exchange, seconds: float | None) -> None:
+        timer = self._waiting.pop(exchange, None)
+        if timer is not None:
+            timer.cancel()  # it waits for something else by now
         timer = None
         if seconds is not None:
             timer = self._loop.call_later(seconds, self._wake, exchange)

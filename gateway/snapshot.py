@@ -21,6 +21,7 @@ from schemas.gateway import Listener
 __all__ = [
     "Address",
     "Choice",
+    "Hedge",
     "Key",
     "Queue",
     "Route",
@@ -130,6 +131,14 @@ class Queue(NamedTuple):
     length: int
 
 
+class Hedge(NamedTuple):
+    """When a request that has no content yet is asked a second time."""
+
+    after_s: float
+    percentile: int | None
+    """Instead, of what its address took lately."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Route:
     name: str
@@ -147,6 +156,7 @@ class Route:
     price: Price
     """The highest of its targets: what is reserved."""
     queue: Queue | None = None
+    hedge: Hedge | None = None
     guards: tuple[Guard, ...] = ()
     caching: Caching | None = None
     shadow: Shadow | None = None

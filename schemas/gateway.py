@@ -37,6 +37,7 @@ __all__ = [
     "Credential",
     "GatewayConfig",
     "Guardrail",
+    "Hedge",
     "Key",
     "Limits",
     "Listener",
@@ -436,6 +437,17 @@ class Queue(_Table):
     """How many may wait in one worker."""
 
 
+class Hedge(_Table):
+    """A request without content by then is also asked of another address, once; the
+    first content of the two is the answer, and the other is left."""
+
+    after: Duration = Duration("1s")
+    """With ``percentile``, only until 20 answers of an address are known."""
+    percentile: int | None = Field(default=None, ge=50, le=99)
+    """Of what the address took lately until content. 95 asks one of twenty twice, and
+    takes most of the tail (Dean and Barroso, The Tail at Scale, 2013)."""
+
+
 class Shadow(_Table):
     """A share of a route's requests is also asked of somebody else, whose answer
     nobody sees; at the cost of its project, and limited by nothing else."""
@@ -462,6 +474,8 @@ class Route(_Table):
     queue: Queue | None = None
     """For when `limits.concurrent` is reached; projects, and keys in each, get fair
     shares of the places."""
+    hedge: Hedge | None = None
+    """Its second tries are among `attempts` and paid from `retry_percent`."""
     cache: Cache | None = None
     guardrails: tuple[Guardrail, ...] = ()
     shadow: Shadow | None = None
@@ -490,6 +504,10 @@ class Route(_Table):
         if self.queue is not None and self.limits.concurrent is None:
             raise ValueError(
                 "cannot queue: limits.concurrent says when a route is full"
+            )
+        if self.hedge is not None and (self.attempts == 1 or not self.retry_percent):
+            raise ValueError(
+                "cannot hedge: attempts and retry_percent allow no second try"
             )
         if not any(target.weight for target in self.targets):
             raise ValueError("cannot choose a target: every weight is 0")
