@@ -10,8 +10,8 @@ do not count (production-stack#891, kuberay#4149).
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import Any
 
 import orjson
@@ -29,6 +29,7 @@ __all__ = [
     "applied_fields",
     "fingerprint",
     "is_ours",
+    "mark_of",
     "others",
     "project",
     "promised",
@@ -54,12 +55,26 @@ def is_ours(live: Json, *, set_id: str) -> bool:
 
 
 def applied_fields(live: Json, whose: Whose = OURS) -> Fields | None:
+    entry = _entry(live, whose)
+    return None if entry is None else entry.get("fieldsV1") or {}
+
+
+def mark_of(live: Json, whose: Whose) -> int:
+    """Say which fields are whose, and since when, in a number: for this process alone.
+
+    Whoever changes or removes what is under a field takes the field, so this moves
+    whenever the fingerprint does, at a tenth of its price. It also moves when the same
+    manager applies anew; a status and an autoscaler's number leave it as it was.
+    """
+    return hash(orjson.dumps(_entry(live, whose)))
+
+
+def _entry(live: Json, whose: Whose) -> Json | None:
     for entry in live["metadata"].get("managedFields") or ():
-        if (entry.get("manager"), entry.get("operation")) == whose and not entry.get(
-            "subresource"
-        ):
-            fields: Fields = entry.get("fieldsV1") or {}
-            return fields
+        said = entry.get("manager"), entry.get("operation")
+        if said == whose and not entry.get("subresource"):
+            found: Json = entry
+            return found
     return None
 
 
@@ -126,17 +141,23 @@ def others(live: Json, fields: Fields) -> dict[str, str]:
 def _items(value: list[Any], fields: Fields) -> Iterator[Any]:
     for name, sub in sorted(fields.items()):
         if name.startswith("k:"):
-            wanted = json.loads(name[2:])
+            wanted = _read(name[2:])
             for item in value:
                 if isinstance(item, Mapping) and all(
                     item.get(key) == part for key, part in wanted.items()
                 ):
                     yield project(item, sub)
         elif name.startswith("v:"):
-            if (item := json.loads(name[2:])) in value:
+            if (item := _read(name[2:])) in value:
                 yield item
         elif name.startswith("i:") and int(name[2:]) < len(value):
             yield project(value[int(name[2:])], sub)
+
+
+@lru_cache(maxsize=1024)
+def _read(name: str) -> Any:
+    """Parse the key of an item: the same few in every object of a kind."""
+    return orjson.loads(name)
 
 
 def _leaves(fields: Fields, above: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:

@@ -214,8 +214,11 @@ class KubernetesTarget:
 
     async def _look(self, change: Change) -> tuple[Live, Holding]:
         # What is to be created was just seen to be absent, orphans and all; should one
-        # have come since, its dry run finds it.
+        # have come since, its dry run finds it, or the create of its record.
         orphans = change.action is not Action.CREATE
+        known = self._rehearsed.get(change.key)
+        if not orphans and known is not None and not known.version:
+            return Live(key=change.key, presence=Presence.ABSENT), _NOTHING
         try:
             holding = await self._reader.look(change.key, orphans=orphans)
         except FoundryError as error:

@@ -24,7 +24,7 @@ from reconciler.targets.kubernetes.manifests import (
     Json,
     identify,
 )
-from reconciler.targets.kubernetes.ownership import OURS, Whose, fingerprint
+from reconciler.targets.kubernetes.ownership import OURS, Whose, mark_of
 from reconciler.values import Health
 from schemas.errors import FoundryError, PermanentError
 
@@ -52,7 +52,7 @@ class Watches:
         self._client, self._discovery = client, discovery
         self._selector, self._whose = selector, whose
         self._waiting: dict[str, list[tuple[asyncio.Event, Told]]] = {}
-        self._prints: dict[str, str] = {}
+        self._marks: dict[str, int] = {}
         self._moved: Callable[[], None] = _nobody
 
     async def until(
@@ -140,13 +140,12 @@ class Watches:
                 elif health is Health.APPLIED:
                     told(f"{which}: {why}")
         uid = metadata["uid"]
-        before = self._prints.get(uid)
+        before = self._marks.get(uid)
         if word == "DELETED":
-            self._prints.pop(uid, None)
+            self._marks.pop(uid, None)
             self._moved()
             return
-        now = fingerprint(live, self._whose)
-        self._prints[uid] = now
+        now = self._marks[uid] = mark_of(live, self._whose)
         if before != now and not (word == "LISTED" and before is None):
             self._moved()
 

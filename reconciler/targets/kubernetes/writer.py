@@ -21,7 +21,7 @@ from reconciler.targets.kubernetes.holding import Holding
 from reconciler.targets.kubernetes.manifests import Json, ObjectId, waves
 from reconciler.targets.kubernetes.ownership import fingerprint
 from reconciler.targets.kubernetes.reader import every
-from reconciler.targets.kubernetes.record import Member, Record
+from reconciler.targets.kubernetes.record import Member, Record, read_record
 from reconciler.targets.kubernetes.rehearsal import Rehearsal
 from reconciler.targets.kubernetes.transport import ApiRefusal
 from reconciler.values import Key, Unit
@@ -93,7 +93,7 @@ class Writer:
             content=unit.content,
             members={**leaving, **wanted},
         )
-        record_live = await self.record(record)
+        record_live = await self.record(record, new=holding.record is None)
         for which, rehearsal in rehearsals.items():
             if rehearsal.adopted:
                 progress(unit.key, f"adopting {which}, made by {rehearsal.adopted}")
@@ -128,17 +128,33 @@ class Writer:
             where = holding.record.where
             await self.delete(where, holding.record_live)
 
-    async def record(self, record: Record) -> Json:
-        """Write a record, before and after what it lists."""
+    async def record(self, record: Record, *, new: bool = False) -> Json:
+        """Write a record, before and after what it lists; ``new`` where none was."""
         point("kubernetes.record.before")
-        live = await self._client.apply(
-            await self._discovery.path(record.where),
-            record.manifest(),
-            force=True,
-            dry_run=False,
+        path = await self._discovery.path(record.where)
+        live = await (
+            self._first(path, record)
+            if new
+            else self._client.apply(path, record.manifest(), force=True, dry_run=False)
         )
         point("kubernetes.record.after")
         return live
+
+    async def _first(self, path: str, record: Record) -> Json:
+        """Create a record: one that came meanwhile is never written over."""
+        try:
+            return await self._client.create(path.rpartition("/")[0], record.manifest())
+        except ApiRefusal as refusal:
+            if refusal.status != HTTPStatus.CONFLICT:
+                raise
+            # The answer to an attempt of ours may have been lost on its way.
+            live = await self._client.get(path)
+            if live is not None and read_record(live) == record:
+                return live
+            raise TemporaryError(
+                f"cannot create {record.ref}: it has come meanwhile",
+                hint="look again: the next plan starts from what lives now",
+            ) from refusal
 
     async def _apply(self, which: ObjectId, rehearsal: Rehearsal) -> Json:
         path = await self._discovery.path(which)

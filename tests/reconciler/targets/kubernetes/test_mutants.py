@@ -189,7 +189,7 @@ def _recorded_last(patch: pytest.MonkeyPatch) -> None:
     record, apply = Writer.record, Writer._apply
     late: list[Any] = []
 
-    async def hold(self: Any, what: Any) -> None:
+    async def hold(self: Any, what: Any, **_: Any) -> None:
         late.append(what)
 
     async def then(self: Any, which: Any, how: Any) -> Any:

@@ -29,6 +29,7 @@ from tests.reconciler.targets.kubernetes.foundry import (
     CANARY,
     NODES,
     World,
+    silent,
     target_of,
     world_of,
 )
@@ -548,3 +549,19 @@ async def _deny_deletes(world: World, resource: str) -> _Denial:
     denial = _Denial(world, name)
     await denial._settled(denied=True)
     return denial
+
+
+async def test_one_that_came_between_plan_and_write_is_not_written_over(
+    world: World, control_plane: Plane
+) -> None:
+    """Two that plan at once: the record is created, and a create has one winner."""
+    unit, theirs = world.unit("late"), world.unit("late", variant=1)
+    made = Change(key=unit.key, action=Action.CREATE, unit=unit)
+    await world.target.dry_run(made)
+    other = await target_of(control_plane, world.project)
+    first = Change(key=unit.key, action=Action.CREATE, unit=theirs)
+    await other.apply(first, silent)
+    await other.close()
+    with pytest.raises(TemporaryError, match="come meanwhile"):
+        await world.target.apply(made, silent)
+    assert (await world.look(unit.key)).digest == theirs.digest
