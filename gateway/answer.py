@@ -107,7 +107,7 @@ class Answer(Protocol):
 
     @property
     def events(self) -> int:
-        """Of a stream so far; 0: it is none."""
+        """Of a stream's content so far; 0: it is none."""
         ...
 
     @property
@@ -274,6 +274,11 @@ class StreamAnswer:
     @property
     def events(self) -> int:
         return self._scanner.events
+
+    @property
+    def alive(self) -> bool:
+        """Something is here that is not content, and held back."""
+        return bool(self._held)
 
     @property
     def error(self) -> str | None:

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 __all__ = ["HOLD_STREAM_S", "Attempt"]
 
 _OK, _BAD_REQUEST, _BAD_GATEWAY = 200, 400, 502
+_JSON_ENDS = (b"}", b"}\n")
+"""What ends otherwise is looked at more closely: it may have been cut."""
 HOLD_STREAM_S = 5.0
 """How long life signs are held back for the sake of a fallback. Longer, and a
 client's own timeout for the first byte would fire."""
@@ -197,7 +199,11 @@ class Attempt:
         """An answer with status 200, and no stream, is here in one piece."""
         exchange = self._exchange
         self._connection = None  # it may be another's already
-        if not self.choice.plain or exchange.request.client != "openai":
+        if (
+            not self.choice.plain
+            or exchange.request.client != "openai"
+            or not body.endswith(_JSON_ENDS)
+        ):
             self.answered(head.with_length(len(body)))
             self.received(body)
             self.completed()
@@ -312,8 +318,10 @@ class Attempt:
             return  # the pool bounds how long it takes to connect
         answer, times = self.answer, self._exchange.route.timeouts
         waited = now - self._sent_at
-        if isinstance(answer, StreamAnswer) and not answer.committed:
-            if answer.events and waited >= HOLD_STREAM_S:
+        if not self.committed and waited >= times.attempt:
+            self.abandon("attempt_timeout")
+        elif isinstance(answer, StreamAnswer) and not answer.committed:
+            if answer.alive and waited >= HOLD_STREAM_S:
                 self._exchange.pass_on(answer.commit())
             elif waited >= times.first:
                 self.abandon("first_timeout")

@@ -6,6 +6,7 @@ them. Secrets come in as an argument; nothing here reads a file or a clock.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 
 import schemas.gateway as config
@@ -251,6 +252,7 @@ def _route(
             connect=times.connect.seconds,
             first=times.first.seconds,
             stall=times.stall.seconds,
+            attempt=math.inf if times.attempt is None else times.attempt.seconds,
             total=times.total.seconds,
         ),
     )

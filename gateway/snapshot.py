@@ -119,6 +119,7 @@ class Timeouts:
     connect: float
     first: float
     stall: float
+    attempt: float
     total: float
 
 

@@ -36,6 +36,7 @@ class StreamScanner:
         self.error: dict[str, Any] | None = None
         """What the upstream said instead of any content."""
         self.events = 0
+        """From the first content on: what comes before is no part of the answer."""
         self.usage: Usage | None = None
 
     def feed(self, data: bytes) -> bytes:
@@ -50,11 +51,12 @@ class StreamScanner:
             data, self._carry = data[:cut], data[cut:]
             if not data:
                 return data
+        self.events += data.count(b"\n\n") or data.count(b"\r\n\r\n")
         if not self.content:
-            self._look_for_content(data)
-        self.events += data.count(b"\n\n") or 1
+            self.events -= self._look_for_content(data)
         if b"[DONE]" in data[-20:] and _DONE in data:
             self.done = True
+            self.events -= 1
         if b'"usage"' in data and find_usage(data) is not None:
             data = self._take_usage(data)
         return data
@@ -71,8 +73,10 @@ class StreamScanner:
         rest, self._carry = self._carry, b""
         return rest
 
-    def _look_for_content(self, data: bytes) -> None:
-        for event in split_events(data):
+    def _look_for_content(self, data: bytes) -> int:
+        """Look for the first content, and count the events before it."""
+        events = split_events(data)
+        for number, event in enumerate(events):
             document = parse_event(event)
             if document is None:
                 continue
@@ -81,10 +85,11 @@ class StreamScanner:
                 self.error = (
                     error if isinstance(error, dict) else {"message": str(error)}
                 )
-                return
+                break
             if has_content(document):
                 self.content = True
-                return
+                return number
+        return len(events)
 
     def _take_usage(self, data: bytes) -> bytes:
         kept = []
@@ -123,14 +128,13 @@ def parse_event(event: bytes) -> dict[str, Any] | None:
 
 
 # Events of the Responses API that say nothing yet.
-_LIFE_SIGNS = frozenset(
-    {
-        "response.created",
-        "response.queued",
-        "response.in_progress",
-        "response.output_item.added",
-        "response.content_part.added",
-    }
+# No set: what an upstream says is its type may be anything, and not hashable.
+_LIFE_SIGNS = (
+    "response.created",
+    "response.queued",
+    "response.in_progress",
+    "response.output_item.added",
+    "response.content_part.added",
 )
 
 

@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 __all__ = ["Verdict", "verdict_of"]
 
-_BAD_REQUEST, _TOO_MANY = 400, 429
+_OK, _BAD_REQUEST, _TOO_MANY = 200, 400, 429
+_JSON = b"application/json"
 _OVERFLOW = (b"context_length_exceeded", b"maximum context length")
 # Statuses that say nothing about the request: another try may go through.
 _RETRY = frozenset({408, _TOO_MANY, 500, 502, 503, 504, 529})
@@ -35,6 +36,12 @@ def verdict_of(
     status: int, fields: Mapping[bytes, bytes], body: bytes
 ) -> Verdict | None:
     """Judge a whole answer; None: it is the client's."""
+    if status == _OK:
+        plain = b"content-encoding" not in fields
+        json = plain and fields.get(b"content-type", b"").startswith(_JSON)
+        # Its length was announced too short: what is missing comes too late.
+        cut = json and body.rstrip()[-1:] not in b"}]"
+        return Verdict(shown=False, sound=False, rest_s=0) if cut else None
     overflow = status == _BAD_REQUEST and any(mark in body for mark in _OVERFLOW)
     if not overflow and status not in _RETRY and status not in _REFUSED_US:
         return None

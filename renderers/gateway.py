@@ -159,6 +159,7 @@ def render_route(route: Route, objects: Objects) -> bytes:
             connect=spec.timeouts.connect,
             first=spec.timeouts.first_token,
             stall=spec.timeouts.inter_token,
+            attempt=spec.timeouts.attempt,
             total=spec.timeouts.total,
         ),
     )

@@ -166,12 +166,15 @@ class Timeouts(_Table):
 
     ``first`` is for streams: from sending a try to its first content event; an
     answer that is not streamed has no byte before its last token, so only
-    ``total`` bounds it. ``stall`` is the longest silence after the first byte.
+    ``attempt`` and ``total`` bound it. ``stall`` is the longest silence after the
+    first byte.
     """
 
     connect: Duration = Duration("5s")
     first: Duration = Duration("60s")
     stall: Duration = Duration("60s")
+    attempt: Duration | None = None
+    """A try that has given the client nothing by then is left for another."""
     total: Duration = Duration("600s")  # what the OpenAI clients wait by default
 
 

@@ -73,6 +73,11 @@ class Timeouts(Strict):
     connect: Duration = Duration("2s")
     first_token: Duration = Duration("60s")
     inter_token: Duration = Duration("30s")
+    attempt: Duration | None = Field(
+        default=None,
+        description="how long a target may take until its caller has something, "
+        "which of an answer that is not streamed is all of it; then the next is asked",
+    )
     total: Duration = Duration("10m")
     hold: Duration = Field(
         default=Duration("30s"),

@@ -57,9 +57,11 @@ async def recorded(gateway: Gateway, count: int) -> list[dict[str, Any]]:
 
 
 async def statuses(gateway: Gateway, count: int) -> list[int]:
+    client = gateway.client()
+
     async def one() -> int:
         try:
-            await gateway.client().chat.completions.create(**ASK)
+            await client.chat.completions.create(**ASK)
         except openai.APIStatusError as error:
             return error.status_code
         return 200

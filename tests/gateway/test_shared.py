@@ -31,8 +31,9 @@ def sharing(
 
 
 async def status_of(gateway: Gateway) -> int:
+    client = gateway.clients[0] if gateway.clients else gateway.client()
     try:
-        await gateway.client().chat.completions.create(**ASK)
+        await client.chat.completions.create(**ASK)
     except openai.APIStatusError as error:
         return error.status_code
     return 200

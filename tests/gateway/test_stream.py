@@ -107,6 +107,22 @@ RESPONSES = [
 ]
 
 
+def test_a_type_may_be_anything() -> None:
+    scanner = StreamScanner(hide_usage=True)
+    odd = event({"type": {}}) + event({"type": [1]})
+    assert scanner.feed(odd) == odd
+    assert scanner.content
+
+
+def test_what_comes_before_content_counts_for_nothing() -> None:
+    lead, content = [delta(role="assistant"), b": ping\n\n"], [delta("a"), delta("b")]
+    for crlf in (False, True):
+        scanner = StreamScanner(hide_usage=True)
+        for part in (*lead, lead[0] + content[0], content[1], DONE):
+            scanner.feed(part.replace(b"\n\n", b"\r\n\r\n") if crlf else part)
+        assert scanner.events == 2
+
+
 def test_life_signs_of_the_responses_api_are_not_content() -> None:
     answer = StreamAnswer(HEAD, framing(), LINES, hide_usage=True)
     assert [answer.feed(part) for part in RESPONSES] == [b"", b""]

@@ -6,6 +6,7 @@ import pytest
 
 from gateway.verdict import Verdict, verdict_of
 
+JSON = {b"content-type": b"application/json; charset=utf-8"}
 OVERFLOW = b'{"error":{"code":"context_length_exceeded"}}'
 
 
@@ -13,6 +14,11 @@ OVERFLOW = b'{"error":{"code":"context_length_exceeded"}}'
     ("status", "fields", "body", "expected"),
     [
         (200, {}, b"{}", None),
+        (200, JSON, b'{"a":[]}\r\n', None),
+        (200, JSON, b"", None),
+        (200, JSON, b'{"a":[', Verdict(shown=False, sound=False, rest_s=0)),
+        (200, JSON | {b"content-encoding": b"br"}, b"\x00", None),
+        (200, {b"content-type": b"audio/mpeg"}, b"\x00", None),
         (400, {}, b"{}", None),
         (422, {}, b"{}", None),
         (400, {}, OVERFLOW, Verdict(shown=True, sound=None, rest_s=0)),

@@ -38,6 +38,7 @@ from schemas.units import Duration
 
 TREE = Path(__file__).resolve().parents[2]
 KEY = "bud-test-key-0001"
+_NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 LISTENER = Listener(
     listen="127.0.0.1:0",
     admin="127.0.0.1:0",
@@ -326,6 +327,9 @@ class Gateway:
         return f"http://{self.listen}"
 
     def client(self, key: str = KEY, **options: Any) -> openai.AsyncOpenAI:
+        if "http_client" not in options:
+            # Each would read all the system's authorities, for a plain connection.
+            options["http_client"] = openai.DefaultAsyncHttpxClient(verify=_NO_TLS)
         client = openai.AsyncOpenAI(
             base_url=self.url + "/v1",
             api_key=key,
