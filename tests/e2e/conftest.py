@@ -5,15 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.team import Team
+from tests.e2e.team import Team, down_at_the_end
 
 
 @pytest.fixture
 def team(tmp_path: Path) -> Iterator[Team]:
-    root = tmp_path / "team"
-    root.mkdir()
-    made = Team(root)
-    yield made
-    if made.home.exists():
-        made.bud("down")
-    assert made.engines() == {}
+    with down_at_the_end(tmp_path / "team") as made:
+        yield made

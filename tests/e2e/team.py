@@ -9,7 +9,8 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
@@ -76,6 +77,17 @@ def free_ports(count: int) -> list[int]:
     for one in held:
         one.close()
     return ports
+
+
+@contextmanager
+def down_at_the_end(root: Path) -> Iterator[Team]:
+    """A team whose every process is ended."""
+    root.mkdir(exist_ok=True)
+    made = Team(root)
+    yield made
+    if made.home.exists():
+        made.bud("down")
+    assert made.engines() == {}
 
 
 class Team:

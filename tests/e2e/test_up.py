@@ -7,13 +7,14 @@ import shutil
 import signal
 import threading
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
 
 import openai
 import pytest
 
-from tests.e2e.team import ENDPOINT, ROOT, ROUTE, Team
+from tests.e2e.team import ENDPOINT, ROOT, ROUTE, Team, down_at_the_end
 
 
 class Traffic:
@@ -45,7 +46,8 @@ class Traffic:
         self._client.close()
 
     def _ask(self, number: int) -> None:
-        while not self._stop.is_set():
+        # Fifty a second: more would only take the processor from what is tested.
+        while not self._stop.wait(0.04):
             mark = self.mark
             try:
                 if number % 2:
@@ -79,6 +81,16 @@ class Traffic:
 
 def _pids(team: Team, name: str) -> set[int]:
     return {pid for pid, line in team.engines().items() if f"--alias {name} " in line}
+
+
+@pytest.fixture(scope="module")
+def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
+    """One endpoint that answers; each test leaves it so."""
+    with down_at_the_end(tmp_path_factory.mktemp("team")) as team:
+        team.write_all("chat")
+        team.commit("Serve")
+        team.bud("up")
+        yield team
 
 
 @pytest.mark.slow
@@ -144,11 +156,10 @@ def test_every_change_under_traffic_loses_no_request(team: Team) -> None:
 
 
 @pytest.mark.slow
-def test_the_daemon_may_die_and_come_back(team: Team) -> None:
+@pytest.mark.xdist_group("serving")
+def test_the_daemon_may_die_and_come_back(serving: Team) -> None:
     """Engines and gateway go on without it, and it finds them again."""
-    team.write_all("chat")
-    team.commit("Serve")
-    team.bud("up")
+    team = serving
     pid = team.data("status")["daemon"]["pid"]
     engines = team.engines()
     with Traffic(team, "chat") as traffic:
@@ -161,10 +172,9 @@ def test_the_daemon_may_die_and_come_back(team: Team) -> None:
 
 
 @pytest.mark.slow
-def test_a_replica_that_dies_is_replaced(team: Team) -> None:
-    team.write_all("chat")
-    team.commit("Serve")
-    team.bud("up")
+@pytest.mark.xdist_group("serving")
+def test_a_replica_that_dies_is_replaced(serving: Team) -> None:
+    team = serving
     [pid] = team.engines()
     os.kill(pid, signal.SIGKILL)
     team.until("another process", lambda: bool(set(team.engines()) - {pid}))
@@ -184,10 +194,9 @@ def error_of(team: Team) -> str:
 
 
 @pytest.mark.slow
-def test_a_broken_edit_changes_nothing_and_says_where(team: Team) -> None:
-    team.write_all("chat")
-    team.commit("Serve")
-    team.bud("up")
+@pytest.mark.xdist_group("serving")
+def test_a_broken_edit_changes_nothing_and_says_where(serving: Team) -> None:
+    team = serving
     engines = team.engines()
     team.write(
         "spec/endpoint/chat.yaml", ENDPOINT.replace("replicas: 1", "replicas: one")
