@@ -28,7 +28,7 @@ _SHOWN = 80
 # Nobody reads more of one file, and each costs a search for the nearest name.
 _TOLD = 100
 # Fields that say where a secret is; who errs there may have written the secret.
-_SILENT = re.compile(r"(?i)(credentials|hash|env|baseUrl|token|password|secret)\b")
+_SILENT = re.compile(r"(?i)(credentials|tls|hash|env|baseUrl|token|password|secret)\b")
 # What a pattern means, for those a person meets.
 PATTERNS = {
     r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$": "use at most 63 lower-case letters, "

@@ -110,6 +110,7 @@ def _url(endpoint: Endpoint, cluster: Cluster) -> str:
 
 
 def render_provider(provider: Provider) -> bytes:
+    tls, price = provider.spec.tls, provider.spec.price
     upstream = config.Upstream(
         dialect=_DIALECTS[provider.spec.dialect],
         capabilities=_PROVIDED,
@@ -117,6 +118,13 @@ def render_provider(provider: Provider) -> bytes:
         credential=_credential(provider.spec.credentials),
         region=provider.spec.region,
         api_version=provider.spec.api_version,
+        tls=config.UpstreamTls(
+            ca=_credential(tls.ca),
+            certificate=_credential(tls.certificate),
+            key=_credential(tls.key),
+            oldest=tls.oldest,
+        ),
+        price=price and config.Price(**dict(price)),
     )
     return _table("upstreams", upstream_of(provider.ref), upstream)
 
@@ -152,6 +160,8 @@ def render_route(route: Route, objects: Objects) -> bytes:
         retry_percent=spec.retries.budget_percent,
         hold=spec.timeouts.hold,
         limits=_limits(spec.limits),
+        queue=spec.queue and config.Queue(**dict(spec.queue)),
+        hedge=spec.hedge and config.Hedge(**dict(spec.hedge)),
         cache=_cache(route, objects),
         guardrails=tuple(_guardrails(route, objects)),
         shadow=_shadow(route, objects),

@@ -8,7 +8,7 @@ from pydantic import Field, StringConstraints, model_validator
 
 from schemas.gateway import Pattern
 from schemas.objects import Credential, FoundryObject, Name, Refers, Strict
-from schemas.units import Duration
+from schemas.units import Duration, Money
 
 __all__ = ["Limits", "Provider", "ProviderSpec", "Route", "RouteSpec", "RouteTarget"]
 
@@ -85,6 +85,29 @@ class Timeouts(Strict):
     )
 
 
+class Queue(Strict):
+    """Requests beyond ``limits.concurrency`` wait for a place, in fair shares."""
+
+    wait: Duration = Field(
+        default=Duration("10s"), description="how long one waits before it is refused"
+    )
+    length: Annotated[int, Field(ge=1, le=100_000)] = Field(
+        default=1000, description="how many may wait in one worker"
+    )
+
+
+class Hedge(Strict):
+    """A request that is late is also asked of another address; the first wins."""
+
+    after: Duration = Field(
+        default=Duration("1s"), description="how long the first may have no content"
+    )
+    percentile: Annotated[int, Field(ge=50, le=99)] | None = Field(
+        default=None,
+        description="late is instead what this share of its latest answers took",
+    )
+
+
 class Cache(Strict):
     mode: Literal["exact", "semantic"] = "exact"
     ttl: Duration = Duration("1h")
@@ -148,11 +171,13 @@ class RouteSpec(Strict):
     targets: Annotated[tuple[RouteTarget, ...], Field(min_length=1)]
     fallbacks: tuple[Fallback, ...] = ()
     strategy: Literal[
-        "weighted", "least-latency", "least-load", "prefix-affinity", "cost"
+        "weighted", "least-latency", "least-load", "prefix-affinity", "sticky", "cost"
     ] = "weighted"
     retries: Retries = Retries()
     timeouts: Timeouts = Timeouts()
     limits: Limits = Limits()
+    queue: Queue | None = None
+    hedge: Hedge | None = None
     cache: Cache | None = None
     guardrails: tuple[Guardrail, ...] = ()
     canary: Canary | None = None
@@ -169,10 +194,48 @@ class RouteSpec(Strict):
             raise ValueError("a target is named twice: give it one weight instead")
         return self
 
+    @model_validator(mode="after")
+    def _room_for_more(self) -> Self:
+        if self.queue is not None and self.limits.concurrency is None:
+            raise ValueError("queue needs limits.concurrency: it says when it is full")
+        retries = self.retries
+        if self.hedge is not None and not (retries.attempts and retries.budget_percent):
+            raise ValueError("hedge needs retries: they allow no second try")
+        return self
+
 
 class Route(FoundryObject):
     kind: Literal["Route"]
     spec: RouteSpec
+
+
+class ProviderTls(Strict):
+    """How a provider by ``https`` is spoken to, where it is not as everywhere."""
+
+    ca: Credential | None = Field(
+        default=None, description="PEM of who may have signed its certificate"
+    )
+    certificate: Credential | None = Field(
+        default=None, description="PEM, with the chain, that the gateway shows"
+    )
+    key: Credential | None = None
+    oldest: Literal["1.2", "1.3"] = "1.3"
+
+    @model_validator(mode="after")
+    def _pair(self) -> Self:
+        if (self.certificate is None) != (self.key is None):
+            raise ValueError("certificate and key belong together")
+        return self
+
+
+class ProviderPrice(Strict):
+    """Of a million tokens. Models with other prices are another provider."""
+
+    input: Money
+    output: Money
+    cached: Money | None = Field(
+        default=None, description="input from its prefix cache, if that costs less"
+    )
 
 
 class ProviderSpec(Strict):
@@ -185,6 +248,16 @@ class ProviderSpec(Strict):
     credentials: Credential | None = None
     region: str | None = None
     api_version: str | None = None
+    tls: ProviderTls = ProviderTls()
+    price: ProviderPrice | None = Field(
+        default=None, description="what budgets and the strategy cost count with"
+    )
+
+    @model_validator(mode="after")
+    def _tls_is_spoken(self) -> Self:
+        if self.tls != ProviderTls() and not self.base_url.startswith("https:"):
+            raise ValueError("tls belongs to a baseUrl by https")
+        return self
 
 
 class Provider(FoundryObject):

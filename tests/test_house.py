@@ -20,11 +20,10 @@ from reconciler import lockfile
 from reconciler.cli.main import bud
 from reconciler.load import load
 from reconciler.overlay import overlay
-from reconciler.render import Renderer
-from reconciler.resolve import resolve
 from reconciler.values import Commit
 from schemas.catalog import catalog
 from schemas.kinds import KINDS
+from tests.shipped import rendered
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("schemas", "renderers", "reconciler", "gateway")
@@ -192,6 +191,4 @@ def test_the_lock_of_every_environment_is_current(environment: str) -> None:
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
 def test_every_environment_renders(environment: str) -> None:
-    desired = overlay(load(ROOT, Commit(sha="0" * 40)), environment)
-
-    assert Renderer().render(resolve(desired, catalog()), catalog()).units
+    assert rendered(environment).units

@@ -41,6 +41,7 @@ def check_routes(whole: Whole) -> Iterator[Problem]:
         yield from _canary_is_new(whole, route)
     for provider in whole.each(Provider):
         yield from _provider_is_outside(whole, provider)
+        yield from _secrets_are_within_reach(whole, provider)
 
 
 def _public_names_differ(whole: Whole) -> Iterator[Problem]:
@@ -195,6 +196,23 @@ def _provider_is_outside(whole: Whole, provider: Provider) -> Iterator[Problem]:
             f"cannot send requests there: {reason}",
             "name the public host of the API",
         )
+
+
+def _secrets_are_within_reach(whole: Whole, provider: Provider) -> Iterator[Problem]:
+    spec, tls = provider.spec, provider.spec.tls
+    for field, credential in (
+        ("credentials", spec.credentials),
+        ("tls.ca", tls.ca),
+        ("tls.certificate", tls.certificate),
+        ("tls.key", tls.key),
+    ):
+        if credential is not None and credential.secret is not None:
+            yield whole.problem(
+                provider,
+                f"spec.{field}.secret",
+                "cannot give it to the gateway: it decrypts nothing",
+                "put the secret where the gateway runs, and name it by env or file",
+            )
 
 
 def _inside(url: str) -> str:

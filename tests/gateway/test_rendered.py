@@ -12,24 +12,16 @@ from pathlib import Path
 
 import pytest
 
-from gateway.compilation import credentials
-from reconciler.load import load
-from reconciler.overlay import overlay
-from reconciler.render import Renderer
-from reconciler.resolve import resolve
-from reconciler.values import Commit
-from schemas.catalog import catalog
-from schemas.gateway import GatewayConfig, Key, Store, Upstream, hash_key
+from gateway.compilation import compile_snapshot, credentials
+from schemas.gateway import Addresses, GatewayConfig, Key, Store, Upstream, hash_key
 from schemas.gateway_toml import load as load_toml
 from tests.gateway.wire import KEY, LISTENER, TREE, MockUpstream, Start
+from tests.shipped import rendered
 
-COMMIT = Commit(sha="0" * 40)
 
-
-def rendered(environment: str) -> str:
+def tables(environment: str) -> str:
     """All tables of an environment, as the target joins them into the file."""
-    resolved = resolve(overlay(load(TREE, COMMIT), environment), catalog())
-    units = Renderer().render(resolved, catalog()).units
+    units = rendered(environment).units
     return "".join(
         units[key].content.decode() for key in sorted(units) if key.target == "gateway"
     )
@@ -45,7 +37,7 @@ def said(config: GatewayConfig) -> dict[str, str]:
 async def test_a_rendered_environment_is_checked_and_served(
     start: Start, upstream: MockUpstream, tmp_path: Path, environment: str
 ) -> None:
-    text = rendered(environment)
+    text = tables(environment)
     file = tmp_path / "gateway.toml"
     file.write_text(text)
     config = load_toml(text, file=str(file))
@@ -110,3 +102,16 @@ async def test_a_rendered_environment_is_checked_and_served(
     # Routes may ask others as well, for themselves.
     chats = [r for r in records if (r["key"], r["operation"]) == ("probe/key", "chat")]
     assert len(chats) == asked
+
+
+def test_what_a_routes_yaml_says_decides_what_the_data_path_does() -> None:
+    """`spec/route/assistant.yaml` and `spec/provider/openai.yaml`, down the line."""
+    config = load_toml(tables("production"))
+    secrets = dict.fromkeys((field for field, _ in credentials(config)), "a-secret")
+    snapshot = compile_snapshot(config, Addresses(), secrets)
+    route = snapshot.routes["default/assistant"]
+    assert route.queue is not None
+    assert (route.queue.wait_s, route.queue.length) == (5.0, 1000)
+    assert route.hedge == (1.5, 95)
+    price = snapshot.upstreams["default/provider.openai"].price
+    assert price == (2_000_000_000, 8_000_000_000, 500_000_000)

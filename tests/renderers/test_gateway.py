@@ -40,6 +40,39 @@ def test_a_cache_and_its_embeddings_are_rendered() -> None:
     }
 
 
+def test_how_a_full_or_late_route_goes_on_is_rendered() -> None:
+    found = rendered(
+        limits={"concurrency": 8},
+        queue={"wait": "3s", "length": 20},
+        hedge={"percentile": 90, "after": "300ms"},
+        strategy="sticky",
+    )
+    assert found["limits"] == {"concurrent": 8}
+    assert found["queue"] == {"wait": "3s", "length": 20}
+    assert found["hedge"] == {"after": "300ms", "percentile": 90}
+    assert found["strategy"] == "sticky"
+    assert not rendered().keys() & {"queue", "hedge", "strategy"}
+
+
+def test_how_a_provider_is_spoken_to_and_paid_is_rendered() -> None:
+    spec = {
+        "dialect": "openai",
+        "baseUrl": "https://llm.internal.example.com/v1",
+        "tls": {
+            "ca": {"file": "/run/ca.pem"},
+            "certificate": {"env": "CLIENT_CERTIFICATE"},
+            "key": {"env": "CLIENT_KEY"},
+            "oldest": "1.2",
+        },
+        "price": {"input": "2USD", "output": "8USD"},
+    }
+    content = json.dumps({**HEAD, "kind": "Provider", "spec": spec})
+    text = render_provider(Provider.model_validate_json(content)).decode()
+    found = tomllib.loads(text)["upstreams"]["team/provider.chat"]
+    assert found["tls"] == spec["tls"]
+    assert found["price"] == spec["price"]
+
+
 def test_guardrails_are_rendered_with_who_judges() -> None:
     found = rendered(
         guardrails=[
