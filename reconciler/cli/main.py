@@ -15,6 +15,7 @@ from reconciler.cli import (
     cluster,
     keys,
     log,
+    look,
     operate,
     propose,
     reconcile,
@@ -70,7 +71,18 @@ def bud(
     )
 
 
-for module in (spec, operate, propose, reconcile, run, log, keys, secrets, cluster):
+for module in (
+    spec,
+    operate,
+    look,
+    propose,
+    reconcile,
+    run,
+    log,
+    keys,
+    secrets,
+    cluster,
+):
     for command in module.COMMANDS:
         bud.add_command(command)
 
