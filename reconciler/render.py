@@ -150,6 +150,15 @@ def _endpoint(
 
 def _models(resolved: Resolved) -> Iterator[Part]:
     """Weights wherever an engine reads them, and where they are asked for ahead."""
+    for key, (model, cluster) in sorted(_placed_models(resolved).items()):
+        if cluster.spec.provider == "local":
+            yield key, (model,), partial(local.render_model, model)
+        else:
+            make = partial(kubernetes.render_model, model, cluster)
+            yield key, (model, cluster), make
+
+
+def _placed_models(resolved: Resolved) -> Mapping[Key, tuple[Model, Cluster]]:
     desired = resolved.desired
     wanted: dict[Key, tuple[Model, Cluster]] = {}
     for ref, item in desired.objects.items():
@@ -163,16 +172,11 @@ def _models(resolved: Resolved) -> Iterator[Part]:
                 place = Ref("Cluster", item.metadata.project, place_name)
                 cluster = find(desired, place, Cluster)
                 wanted[Key(cluster_target(cluster), ref)] = item, cluster
-    for key, (model, cluster) in sorted(wanted.items()):
-        if cluster.spec.provider == "local":
-            yield key, (model,), partial(local.render_model, model)
-        else:
-            make = partial(kubernetes.render_model, model, cluster)
-            yield key, (model, cluster), make
+    return wanted
 
 
 def _installed_before(resolved: Resolved) -> dict[Key, list[Key]]:
-    """Add-ons that must be healthy before another, or before an endpoint."""
+    """Add-ons that must be healthy before another, an endpoint, or weights."""
     desired = resolved.desired
     before: dict[Key, list[Key]] = {}
     for ref, item in desired.objects.items():
@@ -190,6 +194,9 @@ def _installed_before(resolved: Resolved) -> dict[Key, list[Key]]:
                 target = addon_target(cluster)
                 key = Key(cluster_target(cluster), ref)
                 before[key] = [Key(target, other) for other in needed]
+    for key, (model, cluster) in _placed_models(resolved).items():
+        needed = addons.addons_for_weights(model, cluster)
+        before[key] = [Key(addon_target(cluster), other) for other in needed]
     return before
 
 

@@ -18,6 +18,7 @@ from schemas.catalog.addons import addon_entry
 from schemas.cluster import Addon, Cluster
 from schemas.endpoint import Endpoint
 from schemas.errors import PermanentError
+from schemas.model import Model, ModelSource
 from schemas.objects import Ref
 from schemas.resolution import Resolution
 
@@ -25,10 +26,13 @@ __all__ = [
     "AddonRelease",
     "addon_ref",
     "addons_before",
+    "addons_for_weights",
     "addons_needed",
     "read_addon",
     "render_addon",
 ]
+
+_OPERATOR = "external-secrets"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,10 +80,25 @@ def addons_needed(
         # or the step waits.
         "lws": resolution.gpus > 1,
         "ingress-nginx": cluster.spec.ingress is not None,
+        _OPERATOR: any(_elsewhere(a.source) for a in endpoint.spec.adapters),
     }
     for addon in cluster.spec.addons:
         if wanted.get(addon.name):
             yield addon_ref(cluster, addon.name)
+
+
+def addons_for_weights(model: Model, cluster: Cluster) -> Iterator[Ref]:
+    """Name the add-ons of ``cluster`` without which ``model`` cannot be fetched."""
+    if _elsewhere(model.spec.source):
+        for addon in cluster.spec.addons:
+            if addon.name == _OPERATOR:
+                yield addon_ref(cluster, addon.name)
+
+
+def _elsewhere(source: ModelSource) -> bool:
+    """Whether the cluster's operator fetches what the source's credential names."""
+    said = source.credentials
+    return said is not None and said.external_secret is not None
 
 
 def render_addon(cluster: Cluster, addon: Addon) -> bytes:

@@ -33,6 +33,7 @@ from schemas.local import (
     canonical,
 )
 from schemas.model import Model, ModelSource
+from schemas.objects import FoundryObject
 from schemas.resolution import Resolution
 
 __all__ = ["render_endpoint", "render_model", "weights_of"]
@@ -44,6 +45,12 @@ _FLOATS = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 
 def render_model(model: Model) -> bytes:
+    """The weights on this machine.
+
+    Raises:
+        PermanentError: only a cluster can fetch them.
+    """
+    _refuse_stores(model, model.spec.source)
     return canonical(
         ModelManifest(
             project=model.metadata.project,
@@ -120,6 +127,9 @@ def _replicas(endpoint: Endpoint, resolution: Resolution) -> int:
 
 def _refuse_what_is_not_served(endpoint: Endpoint, resolution: Resolution) -> None:
     spec, name = endpoint.spec, endpoint.spec.engine.name
+    if name != "simulator":
+        for adapter in spec.adapters:
+            _refuse_stores(endpoint, adapter.source)
     if name != "llamacpp":
         return
     if spec.adapters:
@@ -140,6 +150,17 @@ def _refuse_what_is_not_served(endpoint: Endpoint, resolution: Resolution) -> No
             f"found tensor {resolution.tensor}, pipeline {resolution.pipeline}, "
             f"data {resolution.data}",
             hint="use replicas instead",
+        )
+
+
+def _refuse_stores(owner: FoundryObject, source: ModelSource) -> None:
+    said = source.credentials
+    if said is not None and said.external_secret is not None:
+        raise PermanentError(
+            f"cannot render {owner.ref} for this machine: its credentials are an "
+            f"externalSecret of {said.external_secret.store}, which a cluster's operator "
+            "reads",
+            hint="name credentials.env or credentials.file in this environment's overlay",
         )
 
 

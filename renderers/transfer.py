@@ -14,7 +14,7 @@ import rfc8785
 from schemas.errors import PermanentError
 from schemas.kubernetes import SecretValues
 from schemas.model import Model, ModelSource
-from schemas.objects import Credential, FoundryObject
+from schemas.objects import Credential, FoundryObject, PodCredential
 
 __all__ = ["Transfer", "claim_of", "gguf_pattern", "transfer"]
 
@@ -118,14 +118,20 @@ def transfer(
     raise _unreachable(owner)
 
 
-def _secret(owner: FoundryObject, credential: Credential | None) -> SecretValues | None:
+def _secret(
+    owner: FoundryObject, credential: PodCredential | None
+) -> SecretValues | None:
     if credential is None:
         return None
+    external = credential.external_secret
+    ours = credential.model_dump(mode="json", exclude={"external_secret"})
     # Two owners never share a Secret: pruning one must not starve the other.
-    said = {"owner": owner.kind, **credential.model_dump(mode="json")}
+    said = {"owner": owner.kind, **(external.model_dump() if external else ours)}
     digest = hashlib.sha256(rfc8785.dumps(said)).hexdigest()[:12]
     return SecretValues(
-        name=f"{owner.metadata.name[:50]}-{digest}", credential=credential
+        name=f"{owner.metadata.name[:50]}-{digest}",
+        credential=None if external else Credential.model_validate(ours),
+        external=external,
     )
 
 

@@ -97,6 +97,7 @@ class Addon(Strict):
         "lws",
         "ingress-nginx",
         "cert-manager",
+        "external-secrets",
     ]
     version: Annotated[str, StringConstraints(pattern=r"^v?[0-9][\w.+-]*$")]
     digest: Sha256 | None = Field(

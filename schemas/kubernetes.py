@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, TypeAdapter
 
-from schemas.objects import Credential, Labels, Name, Strict
+from schemas.objects import Credential, ExternalSecret, Labels, Name, Strict
 
 __all__ = [
     "AdapterValues",
@@ -44,10 +44,12 @@ class Values(Strict):
 
 
 class SecretValues(Values):
-    """A Secret that the target fills when it writes; its value is never rendered."""
+    """A Secret that the target fills when it writes, or that the cluster's operator
+    fetches; its value is never rendered."""
 
     name: Name
-    credential: Credential
+    credential: Credential | None
+    external: ExternalSecret | None = None
 
 
 class TolerationValues(Values):

@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from pydantic import Field, StringConstraints, model_validator
 
 from schemas.architecture import Architecture, architecture_from_config
-from schemas.objects import Credential, FoundryObject, Name, Refers, Sha256, Strict
+from schemas.objects import (
+    FoundryObject,
+    Name,
+    PodCredential,
+    Refers,
+    Sha256,
+    Strict,
+)
 
 if TYPE_CHECKING:  # the catalog is an argument
     from schemas.catalog import Catalog
@@ -25,14 +32,14 @@ class HfSource(Strict):
     revision: CommitSha = Field(
         description="the commit's full SHA: a branch or tag can move under the name"
     )
-    credentials: Credential | None = None
+    credentials: PodCredential | None = None
 
 
 class S3Source(Strict):
     uri: Annotated[str, StringConstraints(pattern=r"^s3://[a-z0-9.-]{3,63}/\S+$")]
     sha256: Sha256
     endpoint: str | None = None
-    credentials: Credential | None = None
+    credentials: PodCredential | None = None
 
 
 class PathSource(Strict):
@@ -72,6 +79,11 @@ class ModelSource(Strict):
         if sum(v is not None for v in (self.hf, self.s3, self.path, self.package)) != 1:
             raise ValueError("name exactly one of hf, s3, path, package")
         return self
+
+    @property
+    def credentials(self) -> PodCredential | None:
+        fetched = self.hf or self.s3
+        return None if fetched is None else fetched.credentials
 
 
 class Licence(Strict):

@@ -18,10 +18,12 @@ __all__ = [
     "API_VERSION",
     "DEFAULT_PROJECT",
     "Credential",
+    "ExternalSecret",
     "FoundryObject",
     "Labels",
     "Metadata",
     "Name",
+    "PodCredential",
     "Ref",
     "Refers",
     "Sha256",
@@ -113,11 +115,45 @@ class Credential(Strict):
         Annotated[str, StringConstraints(pattern=r"^[a-z0-9./-]+#[\w.-]+$")] | None
     ) = Field(default=None, description="path of a SOPS file, then '#', then its key")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _no_operator_here(cls, value: Any) -> Any:
+        known = "external_secret" in cls.model_fields
+        if not known and isinstance(value, dict) and "externalSecret" in value:
+            raise ValueError(
+                "externalSecret is for what pods on a cluster read, and this is read "
+                "where bud runs: name env, file or secret"
+            )
+        return value
+
     @model_validator(mode="after")
     def _exactly_one(self) -> Self:
-        if sum(v is not None for v in (self.env, self.file, self.secret)) != 1:
-            raise ValueError("name exactly one of env, file, secret")
+        forms = type(self).model_fields
+        if sum(getattr(self, form) is not None for form in forms) != 1:
+            raise ValueError(f"name exactly one of {', '.join(map(to_camel, forms))}")
         return self
+
+
+class ExternalSecret(Strict):
+    """A value of a store that the External Secrets Operator reads, on the cluster."""
+
+    store: Name
+    store_kind: Literal["ClusterSecretStore", "SecretStore"] = Field(
+        default="ClusterSecretStore",
+        description="a SecretStore lies in the namespace of the project's workloads",
+    )
+    key: Annotated[str, StringConstraints(min_length=1, max_length=1024)]
+    property: (
+        Annotated[str, StringConstraints(min_length=1, max_length=1024)] | None
+    ) = Field(default=None, description="of a value that is a map, one entry")
+
+
+class PodCredential(Credential):
+    """A secret that pods read too: bud writes it there, or the cluster's operator."""
+
+    external_secret: ExternalSecret | None = Field(
+        default=None, description="where secrets are kept elsewhere; bud never sees it"
+    )
 
 
 class FoundryObject(Strict):

@@ -43,6 +43,7 @@ share() { # GROUP: files that come with the modules, next to the binaries
         copy crds \
             "$(pinned sigs.k8s.io/lws)"/config/crd/bases/*.yaml \
             "$(pinned github.com/kedacore/keda/v2)"/config/crd/bases/keda.sh_scaledobjects.yaml \
+            "$(pinned github.com/external-secrets/external-secrets)"/config/crds/bases/external-secrets.io_externalsecrets.yaml \
             "$(pinned sigs.k8s.io/gateway-api)"/config/crd/standard/*_httproutes.yaml \
             "$(pinned github.com/prometheus-operator/prometheus-operator)"/example/prometheus-operator-crd/*_servicemonitors.yaml
         ;;

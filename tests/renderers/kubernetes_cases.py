@@ -115,6 +115,20 @@ ADAPTERS = [
     },
 ]
 
+STORE = {"externalSecret": {"store": "vault", "key": "hub", "property": "token"}}
+KEPT_ELSEWHERE = [
+    {
+        "name": "support",
+        "source": {
+            "hf": {
+                "repo": "acme/support-lora",
+                "revision": "b" * 40,
+                "credentials": STORE,
+            }
+        },
+    }
+]
+
 
 def _endpoint(
     name: str,
@@ -158,6 +172,7 @@ CASES: Mapping[str, Callable[[], bytes]] = {
     "moe-two-nodes-sglang": _endpoint("v3", {"engine": SGLANG}, BIG, of=V3),
     "shared-gpu": _endpoint("small", {"gpuShare": 40}, {}),
     "lora": _endpoint("tuned", {"adapters": ADAPTERS}, {}),
+    "lora-external-secret": _endpoint("tuned", {"adapters": KEPT_ELSEWHERE}, {}),
     "lora-sglang": _endpoint("tuned", {"engine": SGLANG, "adapters": ADAPTERS}, {}),
     "cpu-vllm": _endpoint("slow", {"cpus": 16}, {"gpu": None}),
     "cpu-llamacpp": _endpoint(
@@ -229,6 +244,24 @@ CASES: Mapping[str, Callable[[], bytes]] = {
                     "repo": "Qwen/Qwen3-8B",
                     "revision": REVISION,
                     "credentials": {"env": "HF_TOKEN"},
+                }
+            }
+        ),
+        cluster(),
+    ),
+    "model-external-secret": lambda: render_model(
+        model(
+            source={
+                "hf": {
+                    "repo": "Qwen/Qwen3-8B",
+                    "revision": REVISION,
+                    "credentials": {
+                        "externalSecret": {
+                            "store": "team",
+                            "storeKind": "SecretStore",
+                            "key": "hub-token",
+                        }
+                    },
                 }
             }
         ),

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from renderers.addons import addon_ref, addons_for_weights, addons_needed
 from renderers.helm import our_chart, read_release
 from renderers.kubernetes import render_endpoint, render_model
 from schemas.cluster import Cluster
@@ -19,7 +20,10 @@ from tests.renderers.kubernetes_cases import (
     BIG,
     CASES,
     KEDA,
+    KEPT_ELSEWHERE,
+    PROMETHEUS,
     SGLANG,
+    STORE,
     V3,
     cluster,
     endpoint,
@@ -238,3 +242,16 @@ def test_a_rendered_object_holds_where_a_secret_is_and_not_the_secret() -> None:
         "secret": None,
     }
     assert "value" not in said["secret"]
+
+
+def test_what_a_store_keeps_waits_for_the_operator_that_reads_it() -> None:
+    operator = {"name": "external-secrets", "version": "0.20.4"}
+    at = cluster(addons=[operator, PROMETHEUS])
+    ref = addon_ref(at, "external-secrets")
+    hf = {"repo": "Qwen/Qwen3-8B", "revision": "b" * 40}
+    kept = model(source={"hf": {**hf, "credentials": STORE}})
+    assert [*addons_for_weights(kept, at)] == [ref]
+    assert [*addons_for_weights(model(), at)] == []
+    tuned = endpoint("tuned", adapters=KEPT_ELSEWHERE)
+    assert ref in addons_needed(tuned, at, resolution())
+    assert ref not in addons_needed(endpoint("chat"), at, resolution())

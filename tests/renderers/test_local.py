@@ -274,3 +274,17 @@ def test_weights_are_named_by_their_content_where_it_is_pinned() -> None:
     hub = ModelManifest.model_validate_json(render_model(model()))
     assert hub.weights.id != SHA
     assert hub.licence == "Apache-2.0"
+
+
+def test_a_secret_that_only_a_cluster_can_read_is_refused_with_the_way_out() -> None:
+    store = {"externalSecret": {"store": "vault", "key": "hub"}}
+    hf = {"repo": "team/base", "revision": "d" * 40, "credentials": store}
+    kept = model(source={"hf": hf})
+    with pytest.raises(PermanentError, match="externalSecret of vault") as caught:
+        render_model(kept)
+    assert "credentials.env" in caught.value.hint
+    adapter = {"name": "law", "source": {"hf": hf}}
+    with pytest.raises(PermanentError, match=r"Endpoint/default/chat .*externalSecret"):
+        rendered(endpoint("vllm", adapters=[adapter]), model())
+    # A simulated engine fetches nothing.
+    assert rendered(endpoint("simulator"), kept).weights is None

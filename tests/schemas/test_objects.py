@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from schemas.objects import Credential, Metadata, Ref
+from schemas.objects import Credential, Metadata, PodCredential, Ref
 
 names = st.from_regex(r"[a-z0-9]([-a-z0-9]{0,20}[a-z0-9])?", fullmatch=True)
 
@@ -45,6 +45,15 @@ def test_a_credential_says_one_place():
     for places in ({}, {"env": "A", "file": "/b"}, {"env": "A", "secret": "a#b"}):
         with pytest.raises(ValidationError, match="exactly one of env, file, secret"):
             Credential.model_validate(places)
+
+
+def test_only_what_pods_read_may_be_kept_in_a_store():
+    store = {"externalSecret": {"store": "vault", "key": "hub"}}
+    assert PodCredential.model_validate(store).external_secret.key == "hub"
+    with pytest.raises(ValidationError, match="secret, externalSecret"):
+        PodCredential.model_validate({**store, "env": "HF_TOKEN"})
+    with pytest.raises(ValidationError, match="name env, file or secret"):
+        Credential.model_validate(store)
 
 
 def test_an_object_never_changes():

@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from schemas.kinds import KINDS
-from schemas.objects import Credential, Refers
+from schemas.objects import Credential, PodCredential, Refers
 from schemas.units import Quantity
 
 ROOT = Path(__file__).parents[2]
@@ -82,7 +82,7 @@ def rows(model: Any, above: str) -> Iterator[tuple[str, str, str]]:
                 f"`{str(default).lower() if isinstance(default, bool) else default}`"
             )
         yield f"`{path}`", holds.replace("|", "\\|"), left_out
-        if below is not None and below is not Credential:
+        if below is not None and not issubclass(below, Credential):
             listed = "[]" if get_origin(strip(annotation)) is tuple else ""
             yield from rows(below, f"{path}{listed}.")
 
@@ -121,8 +121,9 @@ def holds_of(annotation: Any, refers: str | None) -> str:
 
 
 def class_name(annotation: type) -> str:
-    if annotation is Credential:
-        return "a reference (see [Secrets](#secrets))"
+    if issubclass(annotation, Credential):
+        more = ", or an `externalSecret`" if annotation is PodCredential else ""
+        return f"a reference{more} (see [Secrets](#secrets))"
     if issubclass(annotation, Quantity):
         return annotation.noun.split(" ", 1)[1]
     return "fields" if issubclass(annotation, BaseModel) else SIMPLE[annotation]

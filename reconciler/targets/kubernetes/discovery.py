@@ -18,6 +18,7 @@ __all__ = ["Discovery", "NoSuchKind"]
 
 # Which of our add-ons brings the kinds of a group.
 _BROUGHT_BY = {
+    "external-secrets.io": "external-secrets",
     "keda.sh": "keda",
     "leaderworkerset.x-k8s.io": "lws",
     "monitoring.coreos.com": "kube-prometheus-stack",

@@ -143,6 +143,20 @@ def _ready(live: Json) -> Finding:
     return Health.APPLIED, found
 
 
+def _external_secret(live: Json) -> Finding:
+    status, ready = live.get("status", {}), _condition(live, "Ready")
+    if ready.get("status") == "True":
+        return _ROLLED
+    found = (
+        f"secret not fetched: {ready.get('message') or 'its operator says nothing yet'}"
+    )
+    # The operator asks again by itself. While a store does not answer, the Secret stays
+    # as it was, and what reads it goes on; `generation-hash` says of which spec it is.
+    of = str(status.get("syncedResourceVersion", "")).partition("-")[0]
+    fetched = of == str(live["metadata"].get("generation", 0))
+    return (Health.ROLLED if fetched else Health.APPLIED), found
+
+
 def _dynamo(live: Json) -> Finding:
     status = live.get("status", {})
     state = status.get("state", "pending")
@@ -166,6 +180,7 @@ _RULES: Mapping[tuple[str, str], Callable[[Json], Finding]] = {
     ("", "PersistentVolumeClaim"): _claim,
     ("autoscaling", "HorizontalPodAutoscaler"): _autoscaler,
     ("keda.sh", "ScaledObject"): _autoscaler,
+    ("external-secrets.io", "ExternalSecret"): _external_secret,
     ("gateway.networking.k8s.io", "HTTPRoute"): _http_route,
     ("serving.kserve.io", "InferenceService"): _ready,
     ("serving.kserve.io", "LLMInferenceService"): _ready,

@@ -40,7 +40,7 @@ UNIT_ANNOTATION = "foundry.bud/unit"
 # What must exist before what. One not named here is an ordinary object.
 _WAVES = (
     ("Namespace", "CustomResourceDefinition"),
-    ("ServiceAccount", "Role", "ClusterRole", "Secret", "ConfigMap"),
+    ("ServiceAccount", "Role", "ClusterRole", "Secret", "ConfigMap", "ExternalSecret"),
     ("RoleBinding", "ClusterRoleBinding", "PersistentVolumeClaim", "NetworkPolicy"),
     ("Service",),
     ("Job", "Deployment", "StatefulSet", "DaemonSet", "LeaderWorkerSet"),

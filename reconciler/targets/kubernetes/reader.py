@@ -61,6 +61,7 @@ _ALWAYS: tuple[Kind, ...] = (
 
 
 _BROUGHT: tuple[Kind, ...] = (
+    ("external-secrets.io/v1", "ExternalSecret"),
     ("gateway.networking.k8s.io/v1", "HTTPRoute"),
     ("keda.sh/v1alpha1", "ScaledObject"),
     ("leaderworkerset.x-k8s.io/v1", "LeaderWorkerSet"),

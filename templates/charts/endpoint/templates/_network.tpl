@@ -6,7 +6,7 @@ metadata:
 automountServiceAccountToken: false
 {{- end }}
 
-{{- /* The value is filled in by the target, when it writes. */ -}}
+{{- /* The value is filled in by the target, when it writes, or fetched by the operator. */ -}}
 {{- define "endpoint.secrets" -}}
 {{- $written := dict }}
 {{- range .adapters }}
@@ -16,16 +16,41 @@ automountServiceAccountToken: false
 ---
 {{ end -}}
 {{- $_ := set $written .name true -}}
-apiVersion: v1
-kind: Secret
+apiVersion: {{ ternary "external-secrets.io/v1" "v1" (not (empty .external)) }}
+kind: {{ ternary "ExternalSecret" "Secret" (not (empty .external)) }}
 metadata:
   {{- include "endpoint.metadata" (merge (dict "name" .name) $) | nindent 2 }}
+  {{- if .external }}
+{{ include "endpoint.external-secret" . }}
+  {{- else }}
   annotations:
     foundry.bud/credential: {{ toJson .credential | quote }}
 type: Opaque
+  {{- end }}
 {{- end }}
 {{- end }}
 {{- end }}
+{{- end }}
+
+{{- /* Fetched by the operator into a Secret of this name, which the pods wait for.
+The template keeps our labels off that Secret: it is not of our making. */ -}}
+{{- define "endpoint.external-secret" -}}
+spec:
+  refreshInterval: 1h
+  secretStoreRef: {kind: {{ .external.storeKind }}, name: {{ .external.store | quote }}}
+  target:
+    name: {{ .name | quote }}
+    creationPolicy: Owner
+    template:
+      type: Opaque
+      metadata: {labels: {app.kubernetes.io/managed-by: external-secrets}}
+  data:
+    - secretKey: value
+      remoteRef:
+        key: {{ .external.key | quote }}
+        {{- with .external.property }}
+        property: {{ . | quote }}
+        {{- end }}
 {{- end }}
 
 {{- define "endpoint.service" -}}

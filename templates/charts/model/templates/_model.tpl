@@ -7,18 +7,43 @@ labels:
   foundry.bud/project: {{ .project | quote }}
 {{- end }}
 
-{{- /* The value is filled in by the target, when it writes. */ -}}
+{{- /* The value is filled in by the target, when it writes, or fetched by the operator. */ -}}
 {{- define "model.secret" -}}
-{{- if .secret -}}
-apiVersion: v1
-kind: Secret
+{{- with .secret -}}
+apiVersion: {{ ternary "external-secrets.io/v1" "v1" (not (empty .external)) }}
+kind: {{ ternary "ExternalSecret" "Secret" (not (empty .external)) }}
 metadata:
-  name: {{ .secret.name | quote }}
-  {{- include "model.metadata" . | nindent 2 }}
+  name: {{ .name | quote }}
+  {{- include "model.metadata" $ | nindent 2 }}
+  {{- if .external }}
+{{ include "model.external-secret" . }}
+  {{- else }}
   annotations:
-    foundry.bud/credential: {{ toJson .secret.credential | quote }}
+    foundry.bud/credential: {{ toJson .credential | quote }}
 type: Opaque
+  {{- end }}
 {{- end }}
+{{- end }}
+
+{{- /* Fetched by the operator into a Secret of this name, which the pods wait for.
+The template keeps our labels off that Secret: it is not of our making. */ -}}
+{{- define "model.external-secret" -}}
+spec:
+  refreshInterval: 1h
+  secretStoreRef: {kind: {{ .external.storeKind }}, name: {{ .external.store | quote }}}
+  target:
+    name: {{ .name | quote }}
+    creationPolicy: Owner
+    template:
+      type: Opaque
+      metadata: {labels: {app.kubernetes.io/managed-by: external-secrets}}
+  data:
+    - secretKey: value
+      remoteRef:
+        key: {{ .external.key | quote }}
+        {{- with .external.property }}
+        property: {{ . | quote }}
+        {{- end }}
 {{- end }}
 
 {{- define "model.claim" -}}
