@@ -51,8 +51,13 @@ class Looks:
                 if not due:
                     return seen.drift
             drift = await compare()
-            self._seen[name] = _Look(version, now, drift)
+            self.note(name, version, drift)
             return drift
+
+    def note(self, name: str, version: str, drift: Drift) -> None:
+        """Keep what was found, by comparing or by writing it a moment ago."""
+        now = asyncio.get_running_loop().time()
+        self._seen[name] = _Look(version, now, drift)
 
     def forget(self, name: str = "") -> None:
         """Compare ``name`` at the next look; everything, without a name."""

@@ -187,6 +187,9 @@ class Command:
             "LANG": "C.UTF-8",
             "TMPDIR": str(self.home),
             "CHECKPOINT_DISABLE": "1",
+            # Most of a plan is a provider's schema being built and sent: collecting
+            # that garbage less often takes a fifth of the CPU off, for 80 MiB.
+            "GOGC": "400",
             "TF_CLI_CONFIG_FILE": str(self.home / "cli.tfrc"),
             "TF_IN_AUTOMATION": "1",
             "TF_INPUT": "0",

@@ -126,7 +126,11 @@ class TerraformTarget:
             if live.digest == change.unit.digest:
                 return live
             await self._run(change, live, state, progress)
-            return (await self._look(change.key))[0]
+            state = await self.backend.state(workspace_of(change.key))
+            if state is not None and state.whole:
+                # It was compared when it was planned, and written since.
+                self.looks.note(workspace_of(change.key), str(state.serial), ())
+            return live_of(change.key, state, ())
 
     async def delete(self, change: Change, progress: Progress) -> None:
         async with self._alone(change.key):

@@ -13,7 +13,7 @@ from reconciler.adoption import Adoption, adopt_eks
 from reconciler.targets.terraform.aws import look_at
 from schemas.catalog import catalog
 from schemas.errors import PermanentError
-from tests.reconciler.targets.contract import create, silent
+from tests.reconciler.targets.contract import create, look, silent
 from tests.reconciler.targets.terraform.aws import Aws
 from tests.reconciler.targets.terraform.conftest import AwsWorld, MakeWorld
 
@@ -125,6 +125,8 @@ async def test_a_cluster_made_elsewhere_is_adopted_without_a_loss(
     assert summary.counts["adopt"] == len(adoption.spec["adopt"])
     made = await target.apply(create(unit), silent)
     # It is ours from now on: nothing is imported again, nothing strays.
+    world.look_again()
+    assert await look(target, unit.key) == made
     assert (made.detail, made.digest) == ("", unit.digest)
     after = world.aws.client("eks").describe_cluster(name="prod")["cluster"]
     assert after["createdAt"] == before["createdAt"]
