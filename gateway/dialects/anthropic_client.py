@@ -34,6 +34,7 @@ _ERRORS = {
     529: "overloaded_error",
 }
 _SAME = ("model", "max_tokens", "temperature", "top_p", "top_k", "stream")
+_UNSAID = ("container", "inference_geo", "mcp_servers")
 _ROLES = frozenset({"user", "assistant", "system"})
 _CHOICES = {"auto": "auto", "any": "required", "none": "none"}
 
@@ -58,6 +59,12 @@ def _chat_request(document: dict[str, Any]) -> dict[str, Any]:
     system = document.get("system")
     if system:
         messages.append({"role": "system", "content": _text(system)})
+    for field in _UNSAID:
+        if document.get(field):
+            raise BadRequest(
+                f"cannot ask this model for `{field}`: it is served by a chat API",
+                param=field,
+            )
     given = document.get("messages")
     if not isinstance(given, list):
         raise BadRequest("cannot read `messages`: it is not a list", param="messages")
@@ -74,6 +81,17 @@ def _chat_request(document: dict[str, Any]) -> dict[str, Any]:
     if document.get("tools"):
         out["tools"] = [_tool(tool) for tool in document["tools"]]
         out |= _choice(document.get("tool_choice") or {"type": "auto"})
+    return out | _output(document.get("output_config") or {})
+
+
+def _output(config: dict[str, Any]) -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    if config.get("effort"):
+        out["reasoning_effort"] = config["effort"]
+    kind = config.get("format")
+    if kind:
+        named = {"name": "answer", "schema": kind.get("schema"), "strict": True}
+        out["response_format"] = {"type": "json_schema", "json_schema": named}
     return out
 
 

@@ -20,6 +20,7 @@ __all__ = [
     "data_url",
     "error",
     "refuse",
+    "refuse_pooled",
     "schema_of",
     "stops_of",
     "text_of",
@@ -62,6 +63,17 @@ _OF_ENGINES = (
     "truncate_prompt_tokens",
     "use_beam_search",
 )
+_OF_POOLING = (
+    "chat_template",
+    "chat_template_kwargs",
+    "continue_final_message",
+    "embed_dtype",
+    "endianness",
+    "messages",
+    "mm_processor_kwargs",
+    "normalize",
+    "truncate_prompt_tokens",
+)
 _IF_FALSE = (
     "add_generation_prompt",
     "skip_special_tokens",
@@ -77,6 +89,21 @@ def cannot(field: str) -> BadRequest:
     )
 
 
+def refuse_pooled(document: dict[str, Any], *more: str) -> None:
+    """Refuse by name what would change an embedding or a rank, as `refuse` does.
+
+    Raises:
+        BadRequest: one of the fields is asked for.
+    """
+    _refuse_any(document, (*_OF_POOLING, *more))
+
+
+def _refuse_any(document: dict[str, Any], fields: Iterable[str]) -> None:
+    for field in fields:
+        if document.get(field):
+            raise cannot(field)
+
+
 def refuse(
     document: dict[str, Any], fields: Iterable[str], *, if_false: Iterable[str] = ()
 ) -> None:
@@ -87,9 +114,7 @@ def refuse(
     Raises:
         BadRequest: one of the fields is asked for, or several answers are.
     """
-    for field in (*_OF_OPENAI, *_OF_ENGINES, *fields):
-        if document.get(field):
-            raise cannot(field)
+    _refuse_any(document, (*_OF_OPENAI, *_OF_ENGINES, *fields))
     for field in (*_IF_FALSE, *if_false):
         if document.get(field) is False:
             raise cannot(field)

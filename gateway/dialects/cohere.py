@@ -183,8 +183,9 @@ def embed_request(document: dict[str, Any], model: str) -> bytes:
     """Write an embeddings request for v2/embed.
 
     Raises:
-        BadRequest: its input is not text.
+        BadRequest: its input is not text, or it asks for what the API cannot do.
     """
+    chat.refuse_pooled(document)
     given = document.get("input")
     texts = given if isinstance(given, list) else [given]
     if not all(isinstance(text, str) for text in texts):
@@ -210,6 +211,12 @@ def embed_answer(body: bytes, status: int) -> bytes:
 
 
 def rerank_request(document: dict[str, Any], model: str) -> bytes:
+    """Write a rerank request for v2/rerank.
+
+    Raises:
+        BadRequest: it asks for what the API cannot do.
+    """
+    chat.refuse_pooled(document, "return_documents")
     names = ("query", "documents", "top_n", "max_tokens_per_doc")
     said = {n: document[n] for n in names if document.get(n) is not None}
     return orjson.dumps({"model": model, **said})

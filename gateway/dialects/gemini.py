@@ -273,8 +273,9 @@ def embed_request(document: dict[str, Any], model: str) -> bytes:
     """Write an embeddings request for batchEmbedContents.
 
     Raises:
-        BadRequest: its input is not text.
+        BadRequest: its input is not text, or it asks for what the API cannot do.
     """
+    chat.refuse_pooled(document)
     given = document.get("input")
     texts = given if isinstance(given, list) else [given]
     if not all(isinstance(text, str) for text in texts):

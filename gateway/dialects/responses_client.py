@@ -17,9 +17,32 @@ from gateway.openai import BadRequest
 
 __all__ = ["ResponseEvents", "answer", "chat_request", "items_of", "skeleton"]
 
-_SAME = ("model", "temperature", "top_p", "stream", "user", "parallel_tool_calls")
-_MORE = ("top_logprobs", "service_tier", "prompt_cache_key", "safety_identifier")
-_UNSAID = ("prompt", "conversation", "context_management")
+_UNSAID = ("prompt", "conversation", "context_management", "moderation", "image")
+# What is said in other words, done here, or for OpenAI's own books.
+_NOT_PASSED = frozenset(
+    {
+        "access_programs",
+        "background",
+        "background_options",
+        "include",
+        "input",
+        "instructions",
+        "max_output_tokens",
+        "max_tool_calls",
+        "metadata",
+        "previous_response_id",
+        "prompt_cache_options",
+        "prompt_cache_retention",
+        "reasoning",
+        "store",
+        "stream_options",
+        "text",
+        "tool_choice",
+        "tools",
+        "truncation",
+        *_UNSAID,
+    }
+)
 _LIMITED = {"length": "max_output_tokens", "content_filter": "content_filter"}
 
 
@@ -100,8 +123,12 @@ def _chat_request(
         raise _cannot("truncation")
     if not isinstance(document.get("instructions"), str | None):
         raise _cannot("instructions")
-    fields = (*_SAME, *_MORE)
-    out = {n: document[n] for n in fields if document.get(n) is not None}
+    # An engine's own fields, top_k and the like, mean the same in both APIs.
+    out = {
+        name: value
+        for name, value in document.items()
+        if name not in _NOT_PASSED and value is not None
+    }
     messages = _messages(items)
     if document.get("instructions"):
         messages.insert(0, {"role": "system", "content": document["instructions"]})
