@@ -13,8 +13,9 @@ from reconciler.adoption import Adoption, adopt_eks
 from reconciler.targets.terraform.aws import look_at
 from schemas.catalog import catalog
 from schemas.errors import PermanentError
+from tests.reconciler.targets.canary import hits
 from tests.reconciler.targets.contract import create, look, silent
-from tests.reconciler.targets.terraform.aws import Aws
+from tests.reconciler.targets.terraform.aws import SECRET, Aws
 from tests.reconciler.targets.terraform.conftest import AwsWorld, MakeWorld
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -131,3 +132,4 @@ async def test_a_cluster_made_elsewhere_is_adopted_without_a_loss(
     after = world.aws.client("eks").describe_cluster(name="prod")["cluster"]
     assert after["createdAt"] == before["createdAt"]
     assert after["roleArn"] == before["roleArn"]
+    assert hits(world.folder, SECRET) == []

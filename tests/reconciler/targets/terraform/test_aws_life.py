@@ -4,36 +4,16 @@ Real: terraform, hashicorp/aws, our module, the target. Emulated: the cloud, so 
 machine ever starts and every call answers at once.
 """
 
-import base64
-import zipfile
-from pathlib import Path
-
 import pytest
 
 from reconciler.values import Health, Key, Presence
 from schemas.errors import PermanentError
+from tests.reconciler.targets.canary import hits
 from tests.reconciler.targets.contract import change, create, delete, look, silent
 from tests.reconciler.targets.terraform.aws import SECRET
 from tests.reconciler.targets.terraform.conftest import H100, SYSTEM, MakeWorld
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
-
-
-def hits(folder: Path, canary: str) -> list[str]:
-    """Files under ``folder`` that hold a form of the canary, archives opened."""
-    raw = canary.encode()
-    forms = [raw, base64.b64encode(raw), raw.hex().encode()]
-    found = []
-    for file in folder.rglob("*"):
-        if not file.is_file() or file.is_symlink():
-            continue
-        contents = [file.read_bytes()]
-        if zipfile.is_zipfile(file):
-            with zipfile.ZipFile(file) as archive:
-                contents += [archive.read(name) for name in archive.namelist()]
-        if any(form in content for form in forms for content in contents):
-            found.append(str(file))
-    return found
 
 
 async def test_a_cluster_is_made_strays_is_kept_grows_and_is_deleted(
@@ -52,6 +32,13 @@ async def test_a_cluster_is_made_strays_is_kept_grows_and_is_deleted(
     assert (made.digest, made.health) == (unit.digest, Health.SERVABLE)
     assert any("aws_eks_cluster.this: Creation complete after" in line for line in said)
     assert not any("planning" in line for line in said)
+    # The state says where it answers, and holds nothing by which one gets in.
+    state = await target.backend._ask(
+        "read", "state", "state", "pull", workspace="default.prod"
+    )
+    assert b"certificate_authority" in state.out
+    for key in (b"client-key", b"client_key", b"kube_config", b"PRIVATE KEY"):
+        assert key not in state.out
     outputs = await target.outputs(unit.key)
     assert str(outputs["cluster"]["endpoint"]).startswith("https://")  # type: ignore[index]
 
@@ -105,7 +92,7 @@ async def test_a_cluster_is_made_strays_is_kept_grows_and_is_deleted(
     await target.delete(delete(grown), silent)
     assert world.aws.left() == []
     assert (await look(target, unit.key)).presence is Presence.ABSENT
-    assert hits(world.folder, SECRET) == []
+    assert hits(world.folder, SECRET, said) == []
 
 
 async def test_what_the_account_may_not_have_stops_the_plan(
