@@ -1,14 +1,20 @@
 """The gateway beside bare proxies and its peers, on the wire, one core, in one run.
 
-usage: python benchmarks/gateway/bench.py [--rounds N] [--peers] [--only NAME ...]
-                                          [--awake] [--requests N] [--streams SECONDS]
+usage: python benchmarks/gateway/bench.py [--rounds N] [--peers [DIR]] [--only NAME ...]
+                                          [--kinds WORD ...] [--awake]
+                                          [--requests N] [--streams SECONDS]
 
-Starts the native mock on one core and each proxy on the other, one at a time,
-alternating, and loads them for short bursts. Processor time is read from the
-kernel for the proxy's own process, so that waiting costs nothing; the smallest
-burst counts, because a busy neighbour can only add. ``--awake`` keeps both cores
-from halting, which on a virtual machine costs more to end than a request does, by
-loops that give way to everybody (SCHED_IDLE): for latency at low rates.
+Starts the native mock on one core and all proxies on the other, where those that
+are not asked cost nothing. A round is one short burst for each proxy, one after
+the other, of one kind of load; processor time is read from the kernel for the
+proxy's own processes, so that waiting costs nothing. A neighbour that is busy, or a
+clock that slows down, meets all of a round, so each is set against nginx *of its
+round*, and the median of these ratios is given with the least and the largest.
+At saturation each goes as fast as it can; the kinds with a rate are one load for all.
+
+``--peers`` measures those that `proxies.py` installed as well. ``--awake`` keeps both
+cores from halting, which on a virtual machine costs more to end than a request does,
+by loops that give way to everybody (SCHED_IDLE): for latency at low rates.
 ``--requests`` only sends so many to the gateway and shows its memory before and
 after; ``--streams`` keeps 1,000 streams open for so long and counts pieces that
 were lost or out of order.
@@ -27,11 +33,13 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from statistics import median
 from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks.gateway.proxies import (
+    HOME,
     Proxy,
     Start,
     direct,
@@ -49,6 +57,7 @@ from schemas.gateway import (
     Price,
     Route,
     Target,
+    Telemetry,
     Upstream,
     hash_key,
 )
@@ -72,7 +81,11 @@ def stream(chunks: int, *, apart_ms: int) -> dict[str, Any]:
     }
 
 
-SECONDS = 1.5
+SECONDS = 0.7
+"""Of a burst; one of a proxy that is slow takes longer, for enough answers."""
+ANSWERS, LONGEST_S = 10, 10.0
+"""Of each client in a burst at least, unless it would take too long: what is on its
+way at the end was paid for and is not counted."""
 
 
 class Kind(NamedTuple):
@@ -119,6 +132,9 @@ def gateway(folder: Path, upstream: int, *, full: bool) -> Iterator[Proxy]:
             listen=f"127.0.0.1:{port}",
             admin=f"127.0.0.1:{admin}",
             usage="usage" if full else None,
+            telemetry=(
+                Telemetry(endpoint=f"http://127.0.0.1:{upstream}") if full else None
+            ),
         ),
         keys={"team/ci": Key(hash=hash_key("k"), limits=plenty if full else Limits())},
         upstreams={
@@ -138,7 +154,7 @@ def gateway(folder: Path, upstream: int, *, full: bool) -> Iterator[Proxy]:
     home.mkdir(exist_ok=True)
     (home / "gateway.toml").write_text(dump(config))
     command = (sys.executable, "-m", "gateway", "--config", str(home / "gateway.toml"))
-    with running(*command, core=0, cwd=HERE.parents[1], stdout=subprocess.DEVNULL):
+    with running(*command, core=0, cwd=HERE.parents[1]) as supervisor:
         listening(admin)
         status: dict[str, Any] = {"ready": False}
         while not status["ready"]:
@@ -147,7 +163,8 @@ def gateway(folder: Path, upstream: int, *, full: bool) -> Iterator[Proxy]:
             time.sleep(0.05)
         worker = status["workers"][0]["pid"]
         pin(worker, 0)
-        yield Proxy(port, worker)
+        # It reads the records, counts money and makes the spans.
+        yield Proxy(port, worker, others=(supervisor,))
 
 
 @contextmanager
@@ -161,10 +178,11 @@ def awake() -> Iterator[None]:
         yield
 
 
-def cpu_ns(pid: int) -> int:
+def cpu_ns(proxy: Proxy) -> int:
     total = 0
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        total += int((task / "schedstat").read_text().split()[0])
+    for pid in (proxy.pid, *proxy.others):
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            total += int((task / "schedstat").read_text().split()[0])
     return total
 
 
@@ -188,10 +206,14 @@ def loaded(
     return seen
 
 
-def burst(load: Path, proxy: Proxy, kind: Kind, folder: Path) -> Burst:
-    begin = cpu_ns(proxy.pid)
-    seen = loaded(load, proxy, kind, folder, seconds=SECONDS)
-    used = cpu_ns(proxy.pid) - begin
+def burst(load: Path, proxy: Proxy, kind: Kind, folder: Path, *, pace: float) -> Burst:
+    """Load a proxy for a moment; ``pace``: what it can do in a second, 0: unknown."""
+    wanted = ANSWERS * kind.clients / pace if pace and not kind.rate else 0.0
+    begin = cpu_ns(proxy)
+    seen = loaded(
+        load, proxy, kind, folder, seconds=min(max(SECONDS, wanted), LONGEST_S)
+    )
+    used = cpu_ns(proxy) - begin
     units = seen["chunks"] or seen["done"] or 1
     return Burst(
         seen["done"] / seen["seconds"],
@@ -203,23 +225,13 @@ def burst(load: Path, proxy: Proxy, kind: Kind, folder: Path) -> Burst:
     )
 
 
-def best(bursts: list[Burst]) -> Burst:
-    return Burst(
-        max(b.rate for b in bursts),
-        min(b.cpu_us for b in bursts),
-        min(b.p50_ms for b in bursts),
-        min(b.p99_ms for b in bursts),
-        min(b.first_ms for b in bursts),
-        sum(b.failed for b in bursts),
-    )
-
-
 KINDS = {
     "saturated, 64 clients": Kind(PLAIN, 64, 0),
     "one client": Kind(PLAIN, 1, 0),
     "200 requests/s": Kind(PLAIN, 64, 200),
     "500 requests/s": Kind(PLAIN, 64, 500),
     "1,000 requests/s": Kind(PLAIN, 64, 1000),
+    "5,000 requests/s": Kind(PLAIN, 64, 5000),
     "100 streams/s": Kind(stream(50, apart_ms=5), 256, 100),
     "256 streams": Kind(stream(50, apart_ms=5), 256, 0),
 }
@@ -227,9 +239,10 @@ KINDS = {
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--peers", action="store_true")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--peers", type=Path, nargs="?", const=HOME)
     parser.add_argument("--only", nargs="*")
+    parser.add_argument("--kinds", nargs="*", default=[""])
     parser.add_argument("--awake", action="store_true")
     parser.add_argument("--requests", type=int, default=0)
     parser.add_argument("--streams", type=float, default=0)
@@ -240,55 +253,64 @@ def main() -> None:
         upstream = free_port()
         stack.enter_context(running(str(mock), str(upstream), core=1))
         listening(upstream)
-        if given.awake:
-            stack.enter_context(awake())
-        proxies: dict[str, Start] = {
-            "direct": direct,
-            "gateway": lambda f, u: gateway(f, u, full=False),
-            "gateway, limits + records": lambda f, u: gateway(f, u, full=True),
-            **startable(peers=given.peers),
-        }
-        if given.only is not None:
-            proxies = {k: v for k, v in proxies.items() if k in given.only}
         if given.requests or given.streams:
             soak(load, folder, upstream, given.requests, given.streams)
-        else:
-            report(measured(proxies, load, folder, upstream, given.rounds), proxies)
+            return
+        starts: dict[str, Start] = {
+            "direct": direct,
+            "gateway": lambda f, u: gateway(f, u, full=False),
+            "gateway, all on": lambda f, u: gateway(f, u, full=True),
+            **startable(given.peers),
+        }
+        proxies: dict[str, Proxy] = {}
+        for name, start in starts.items():
+            if given.only is None or name in given.only:
+                try:
+                    proxies[name] = stack.enter_context(start(folder, upstream))
+                except (OSError, AssertionError) as error:
+                    print(f"{name} is left out: {error!r}")
+        if given.awake:
+            stack.enter_context(awake())
+        for name, kind in KINDS.items():
+            if any(word in name for word in given.kinds):
+                report(name, rounds(proxies, load, kind, folder, given.rounds))
 
 
-def measured(
-    proxies: dict[str, Start], load: Path, folder: Path, upstream: int, rounds: int
-) -> dict[tuple[str, str], list[Burst]]:
-    bursts: dict[tuple[str, str], list[Burst]] = {}
-    for _ in range(rounds):
-        for name, start in list(proxies.items()):
-            try:
-                with start(folder, upstream) as proxy:
-                    for kind, how in KINDS.items():
-                        one = burst(load, proxy, how, folder)
-                        bursts.setdefault((kind, name), []).append(one)
-            except (OSError, subprocess.CalledProcessError) as error:
-                print(f"{name} is left out: {error!r}")
-                del proxies[name]
+def rounds(
+    proxies: dict[str, Proxy], load: Path, kind: Kind, folder: Path, count: int
+) -> dict[str, list[Burst]]:
+    """Measure all by turns; the first round only warms up and finds their paces."""
+    bursts: dict[str, list[Burst]] = {name: [] for name in proxies}
+    paces = dict.fromkeys(proxies, 0.0)
+    for turn in range(count + 1):
+        for name, proxy in proxies.items():
+            one = burst(load, proxy, kind, folder, pace=paces[name])
+            if turn:
+                bursts[name].append(one)
+            else:
+                paces[name] = one.rate or 1.0
     return bursts
 
 
-def report(
-    bursts: dict[tuple[str, str], list[Burst]], proxies: dict[str, Start]
-) -> None:
-    print(f"load average {os.getloadavg()[0]:.1f}")
-    for kind in KINDS:
-        print(f"\n{kind}")
-        base = best(bursts[kind, "nginx"]).cpu_us if "nginx" in proxies else 0.0
-        for name in proxies:
-            got = best(bursts[kind, name])
-            ratio = f"{got.cpu_us / base:6.2f}x nginx" if base else ""
-            cpu = f"{got.cpu_us:8.1f} us {ratio}" if name != "direct" else " " * 24
-            print(
-                f"  {name:26} {got.rate:8.0f}/s  {cpu:24}  p50 {got.p50_ms:7.3f} ms"
-                f"  p99 {got.p99_ms:7.3f} ms  first {got.first_ms:7.3f} ms"
-                f"  failed {got.failed}"
-            )
+def report(kind: str, bursts: dict[str, list[Burst]]) -> None:
+    print(f"\n{kind}, load average {os.getloadavg()[0]:.1f}")
+    base, direct_ = bursts.get("nginx"), bursts.get("direct")
+    for name, seen in bursts.items():
+        cpu = ""
+        if name != "direct":
+            cpu = f"{median(b.cpu_us for b in seen):8.1f} us"
+        if base and name != "direct":
+            ratios = [b.cpu_us / n.cpu_us for b, n in zip(seen, base, strict=True)]
+            cpu += f" {median(ratios):6.2f}x ({min(ratios):.2f}-{max(ratios):.2f})"
+        line = f"  {name:16}{median(b.rate for b in seen):8.0f}/s {cpu:34}"
+        for field in ("p50_ms", "p99_ms", "first_ms"):
+            took = [getattr(b, field) for b in seen]
+            line += f" {field[:-3]} {median(took):8.3f}"
+            if direct_ and name != "direct":
+                beside = [getattr(b, field) for b in direct_]
+                added = (t - d for t, d in zip(took, beside, strict=True))
+                line += f" ({median(added):+8.3f})"
+        print(line + f" ms  failed {sum(b.failed for b in seen)}", flush=True)
 
 
 def memory_mib(pid: int) -> float:

@@ -1,9 +1,9 @@
 """What is measured beside the gateway: bare proxies, and its peers where installed.
 
-usage: python benchmarks/gateway/proxies.py
+usage: python benchmarks/gateway/proxies.py [DIR]
 
-Installs the peers, each in an environment of its own under the user's cache
-directory: never into the project's. `bench.py` starts what it finds.
+Installs the peers, each in an environment of its own in DIR (by default under the
+user's cache directory): never into the project's. `bench.py` starts what it finds.
 """
 
 from __future__ import annotations
@@ -19,12 +19,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 from urllib.parse import urlsplit
 
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-PEERS = CACHE / "bud-foundry" / "peers"
+HOME = CACHE / "bud-foundry" / "peers"
 WHEELS = {
     "vllm-router": "vllm-router==0.1.17",
     "sglang-router": "sglang-router==0.3.2",
@@ -46,9 +47,13 @@ class Proxy(NamedTuple):
     path: str = CHAT
     model: str = "smol"
     fields: str = ""
+    others: tuple[int, ...] = ()
+    """More processes whose work is a request's."""
 
 
 Start: TypeAlias = Callable[[Path, int], AbstractContextManager[Proxy]]
+StartPeer: TypeAlias = Callable[[Path, Path, int], AbstractContextManager[Proxy]]
+"""Where it is installed, where it may write, and the upstream's port."""
 
 
 def free_port() -> int:
@@ -135,22 +140,22 @@ def direct(_: Path, upstream: int) -> Iterator[Proxy]:
 
 
 @contextmanager
-def vllm_router(_: Path, upstream: int) -> Iterator[Proxy]:
-    with _router("vllm-router", [], upstream) as proxy:
+def vllm_router(home: Path, _: Path, upstream: int) -> Iterator[Proxy]:
+    with _router(home / "bin" / "vllm-router", [], upstream) as proxy:
         yield proxy
 
 
 @contextmanager
-def sglang_router(_: Path, upstream: int) -> Iterator[Proxy]:
-    with _router("sglang-router", ["launch"], upstream) as proxy:
+def sglang_router(home: Path, _: Path, upstream: int) -> Iterator[Proxy]:
+    with _router(home / "bin" / "sglang-router", ["launch"], upstream) as proxy:
         yield proxy
 
 
 @contextmanager
-def _router(name: str, verb: list[str], upstream: int) -> Iterator[Proxy]:
+def _router(program: Path, verb: list[str], upstream: int) -> Iterator[Proxy]:
     port, metrics = free_port(), free_port()
     command = [
-        str(PEERS / name / "bin" / name),
+        str(program),
         *verb,
         *("--worker-urls", f"http://127.0.0.1:{upstream}"),
         *("--host", "127.0.0.1", "--port", str(port)),
@@ -165,7 +170,7 @@ def _router(name: str, verb: list[str], upstream: int) -> Iterator[Proxy]:
 
 
 @contextmanager
-def litellm(folder: Path, upstream: int) -> Iterator[Proxy]:
+def litellm(home: Path, folder: Path, upstream: int) -> Iterator[Proxy]:
     port = free_port()
     model = {
         "model": "openai/mock",
@@ -179,17 +184,17 @@ def litellm(folder: Path, upstream: int) -> Iterator[Proxy]:
     }
     (folder / "litellm.json").write_text(json.dumps(config))
     command = [
-        str(PEERS / "litellm" / "bin" / "litellm"),
+        str(home / "bin" / "litellm"),
         *("--config", str(folder / "litellm.json")),
         *("--host", "127.0.0.1", "--port", str(port)),
     ]
     with running(*command, core=0, cwd=folder) as pid:
-        listening(port)
+        listening(port, within_s=240)  # half a minute of work, on a quiet machine
         yield Proxy(port, pid)
 
 
 @contextmanager
-def tensorzero(folder: Path, upstream: int) -> Iterator[Proxy]:
+def tensorzero(home: Path, folder: Path, upstream: int) -> Iterator[Proxy]:
     config = folder / "tensorzero.toml"
     config.write_text(
         "[gateway]\nobservability.enabled = false\n"
@@ -204,7 +209,7 @@ def tensorzero(folder: Path, upstream: int) -> Iterator[Proxy]:
         "print(g.base_url, flush=True)\ntime.sleep(10**6)\n"
     )
     python, log = (
-        str(PEERS / "tensorzero" / "bin" / "python"),
+        str(home / "bin" / "python"),
         folder / "tensorzero.log",
     )
     # It logs to the same place; a pipe that nobody reads would stop it.
@@ -224,11 +229,11 @@ def tensorzero(folder: Path, upstream: int) -> Iterator[Proxy]:
 
 
 @contextmanager
-def portkey(_: Path, upstream: int) -> Iterator[Proxy]:
+def portkey(home: Path, _: Path, upstream: int) -> Iterator[Proxy]:
     port = free_port()
     script = "node_modules/@portkey-ai/gateway/build/start-server.js"
     command = ["node", script, "--headless", f"--port={port}"]
-    with running(*command, core=0, cwd=PEERS / "portkey") as pid:
+    with running(*command, core=0, cwd=home) as pid:
         listening(port)
         fields = (
             "x-portkey-provider: openai\r\n"
@@ -237,37 +242,47 @@ def portkey(_: Path, upstream: int) -> Iterator[Proxy]:
         yield Proxy(port, pid, fields=fields)
 
 
-def startable(*, peers: bool) -> dict[str, Start]:
-    """Give what can be started here."""
-    bare: dict[str, Start] = {"nginx": nginx, "haproxy": haproxy}
-    all_: dict[str, Start] = {k: v for k, v in bare.items() if shutil.which(k)}
-    rest: dict[str, Start] = {
-        "vllm-router": vllm_router,
-        "sglang-router": sglang_router,
-        "tensorzero": tensorzero,
-        "portkey": portkey,
-        "litellm": litellm,
-    }
-    if peers:
-        all_ |= {k: v for k, v in rest.items() if (PEERS / k).is_dir()}
-    return all_
+PEERS: dict[str, StartPeer] = {
+    "vllm-router": vllm_router,
+    "sglang-router": sglang_router,
+    "tensorzero": tensorzero,
+    "portkey": portkey,
+    "litellm": litellm,
+}
 
 
-def install() -> None:
-    PEERS.mkdir(parents=True, exist_ok=True)
+def startable(peers: Path | None) -> dict[str, Start]:
+    """Give what can be started here, and say what cannot."""
+    found: dict[str, Start] = {}
+    for name, bare in (("nginx", nginx), ("haproxy", haproxy)):
+        if shutil.which(name):
+            found[name] = bare
+        else:
+            print(f"{name} is left out: it is not installed")
+    for name, peer in PEERS.items() if peers is not None else ():
+        assert peers is not None
+        if (peers / name).is_dir():
+            found[name] = partial(peer, peers / name)
+        else:
+            print(f"{name} is left out: it is not in {peers}; proxies.py installs it")
+    return found
+
+
+def install(peers: Path) -> None:
+    peers.mkdir(parents=True, exist_ok=True)
     uv = str(Path(sys.executable).with_name("uv"))
     for name, wheel in WHEELS.items():
-        python = PEERS / name / "bin" / "python"
+        python = peers / name / "bin" / "python"
         if not python.exists():
-            subprocess.run([uv, "venv", "-q", str(PEERS / name)], check=True)
+            subprocess.run([uv, "venv", "-q", str(peers / name)], check=True)
         target = ["--python", str(python)]
         subprocess.run([uv, "pip", "install", "-q", *target, wheel], check=True)
     if shutil.which("npm"):
-        home = PEERS / "portkey"
+        home = peers / "portkey"
         home.mkdir(exist_ok=True)
         (home / "package.json").write_text(json.dumps(PORTKEY))
         subprocess.run(["npm", "install", "--ignore-scripts"], check=True, cwd=home)
 
 
 if __name__ == "__main__":
-    install()
+    install(Path(sys.argv[1]) if len(sys.argv) > 1 else HOME)
