@@ -1,21 +1,26 @@
 """What one request costs in our own code: the whole path, without a socket.
 
-usage: python benchmarks/gateway/path.py [profile]
+usage: python benchmarks/gateway/path.py [profile | count]
 
 Drives the edge, the exchange and an upstream connection with bytes through
 transports that keep nothing. The smallest of many rounds is printed, which
-holds still on a machine that others use too.
+holds still on a machine that others use too. ``count`` has valgrind count
+instructions instead, which hold still whatever the machine does: of so many
+requests, less those of half as many.
 """
 
 from __future__ import annotations
 
 import asyncio
 import cProfile
+import os
 import pstats
+import re
+import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -174,21 +179,70 @@ def smallest(what: Callable[[], None], *, count: int, rounds: int = 30) -> float
     return best / 1e3
 
 
+NAMES = ("lean", "limits + records")
+COUNTED = 400
+
+
+def lines(loop: asyncio.AbstractEventLoop, folder: Path) -> Iterator[tuple[str, Line]]:
+    """Give both, ready for a request."""
+    lean, full = Line(loop), Line(loop, folder)
+    # The first request waits for each of its leases once.
+    body = BODY % b""
+    full.client.data_received(HEAD % len(body) + body)
+    for _ in range(8):
+        loop.run_until_complete(asyncio.sleep(0))
+    full.upstream.data_received(ANSWER)
+    for name, line in zip(NAMES, (lean, full), strict=True):
+        line.plain()
+        assert line.out.last.endswith(DOCUMENT), line.out.last
+        yield name, line
+
+
 def main() -> None:
+    given = sys.argv[1:]
+    if given == ["count"]:
+        for name in NAMES:
+            plain, chunk = instructions(name, "plain"), instructions(name, "chunk")
+            print(f"{name:18} request {plain:9,.0f}   streamed chunk {chunk:9,.0f}")
+        return
     with tempfile.TemporaryDirectory() as folder:
         loop = asyncio.new_event_loop()
-        lean, full = Line(loop), Line(loop, Path(folder))
-        # The first request waits for each of its leases once.
-        body = BODY % b""
-        full.client.data_received(HEAD % len(body) + body)
-        for _ in range(8):
-            loop.run_until_complete(asyncio.sleep(0))
-        full.upstream.data_received(ANSWER)
-        for name, line in (("lean", lean), ("limits + records", full)):
-            line.plain()
-            assert line.out.last.endswith(DOCUMENT), line.out.last
-            measure(name, line)
+        for name, line in lines(loop, Path(folder)):
+            if given[:1] != ["run"]:
+                measure(name, line)
+            elif given[1] == name:
+                repeat(line, given[2], int(given[3]))
         loop.close()
+
+
+def repeat(line: Line, what: str, count: int) -> None:
+    if what == "chunk":
+        line.begin_stream()
+    for _ in range(count):
+        getattr(line, what)()
+
+
+def instructions(name: str, what: str) -> float:
+    seen = [under_valgrind(name, what, count) for count in (COUNTED, 2 * COUNTED)]
+    return (seen[1] - seen[0]) / COUNTED
+
+
+def under_valgrind(name: str, what: str, count: int) -> int:
+    tool = ["valgrind", "--tool=cachegrind", "--cache-sim=no"]
+    done = subprocess.run(
+        [
+            *(*tool, "--cachegrind-out-file=/dev/null"),
+            *(sys.executable, __file__, "run", name, what, str(count)),
+        ],
+        check=True,
+        capture_output=True,
+        text=True,
+        # Where names are in a dictionary must be the same in both runs.
+        env={**os.environ, "PYTHONHASHSEED": "0"},
+    )
+    found = re.search(r"I\s+refs:\s+([0-9,]+)", done.stderr)
+    assert found is not None, done.stderr
+    return int(found[1].replace(",", ""))
 
 
 def measure(name: str, line: Line) -> None:
