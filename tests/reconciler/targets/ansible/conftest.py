@@ -1,4 +1,4 @@
-"""A site of two machines, and a target that knows how to open them."""
+"""A site of three machines, and a target that knows how to open them."""
 
 import json
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ from schemas.catalog import catalog
 from schemas.cluster import Cluster
 from tests.reconciler.targets.ansible.hosts import Site, missing, site
 
-RELEASE, NEXT = "v1.33.5+k3s1", "v1.33.6+k3s1"
+RELEASE, NEXT, RKE2 = "v1.33.5+k3s1", "v1.33.6+k3s1", "v1.33.5+rke2r1"
 HARMFUL = "{{ lookup('pipe', 'touch %s') }}"
 
 
@@ -64,8 +64,8 @@ class World:
 def machines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     if lacks := missing():
         pytest.skip(f"NOT RUN: this machine lacks {lacks}")
-    with site(tmp_path_factory.mktemp("site"), 2) as running:
-        for release in (RELEASE, NEXT):
+    with site(tmp_path_factory.mktemp("site"), 3) as running:
+        for release in (RELEASE, NEXT, RKE2):
             running.publish(release)
         yield running
 

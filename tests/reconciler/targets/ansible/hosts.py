@@ -4,13 +4,15 @@ Each has a network namespace with an address of its own and a mount namespace wh
 /etc, /usr/local and /var are its own; kernel, clock and disk are this machine's. Real:
 ssh, host keys, Ansible, every file, the download and its checksum. Stand-ins, because
 a namespace has no service manager and no kubelet: `systemctl`, `modprobe`, `sysctl`,
-`swapoff`, and a "k3s" that says its version and takes kubectl's verbs. So no
+`swapoff`, and a "k3s" or "rke2" that says its version and takes kubectl's verbs. So no
 containerd, no kubelet and no etcd ever ran these roles here.
 """
 
 import hashlib
+import io
 import os
 import subprocess
+import tarfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -23,6 +25,7 @@ from shutil import which
 
 _READY_S = 30.0
 _OWN = ("etc", "usr/local", "var")
+_PARTS = ("server", "agent")
 
 SYSTEMCTL = """#!/bin/sh
 d=/var/lib/stand-in; mkdir -p $d
@@ -37,23 +40,28 @@ disable) rm -f $d/$u.enabled ;;
 stop) rm -f $d/$u.active ;;
 start|restart)
   touch $d/$u.active
-  if [ "$u" = k3s ]; then
-    mkdir -p /var/lib/rancher/k3s/server
-    cat /etc/rancher/k3s/token > /var/lib/rancher/k3s/server/token
+  case $u in k3s|rke2-server)
+    k=${u%-server}; r=/var/lib/rancher/$k
+    mkdir -p $r/server $r/bin
+    cat /etc/rancher/$k/token > $r/server/token
+    # RKE2 brings kubectl with its images, and k3s is one.
+    printf '#!/bin/sh\nshift 2\nexec /usr/local/bin/%s kubectl "$@"\n' $k > $r/bin/kubectl
+    chmod 755 $r/bin/kubectl
     echo '{"apiVersion": "v1", "kind": "Config", "clusters": [{"name": "default",
     "cluster": {"server": "https://127.0.0.1:6443"}}], "users": [{"name": "default",
-    "user": {"client-key-data": "Y2FuYXJ5"}}]}' > /etc/rancher/k3s/k3s.yaml
-  fi ;;
+    "user": {"client-key-data": "Y2FuYXJ5"}}]}' > /etc/rancher/$k/$k.yaml
+  esac ;;
 show)
-  load=not-found; [ -e /etc/systemd/system/$u.service ] && load=loaded
+  load=not-found
+  for d2 in /etc /usr/local/lib; do [ -e $d2/systemd/system/$u.service ] && load=loaded; done
   active=inactive; [ -e $d/$u.active ] && active=active
   echo "Id=$u.service"; echo "LoadState=$load"; echo "ActiveState=$active" ;;
 esac
 """
 K3S = """#!/bin/sh
-[ "$1" = --version ] && echo "k3s version RELEASE (stand-in)" && exit
+[ "$1" = --version ] && echo "$(basename "$0") version RELEASE (stand-in)" && exit
 d=/var/lib/stand-in; mkdir -p $d
-[ "$1" = certificate ] && echo "k3s $*" >> $d/log && exit
+[ "$1" = certificate ] && echo "$(basename "$0") $*" >> $d/log && exit
 [ "$1" = kubectl ] || exit 1
 shift
 echo "kubectl $*" >> $d/log
@@ -117,10 +125,24 @@ class Site:
     def publish(self, release: str) -> None:
         folder = self.published / release
         folder.mkdir()
-        content = K3S.replace("RELEASE", release).encode()
-        (folder / "k3s").write_bytes(content)
+        content, file = K3S.replace("RELEASE", release).encode(), "k3s"
+        if "rke2" in release:
+            units = (f"lib/systemd/system/rke2-{part}.service" for part in _PARTS)
+            held = {"bin/rke2": content, **dict.fromkeys(units, b"")}
+            content, file = _packed(held), "rke2.linux-amd64.tar.gz"
+        (folder / file).write_bytes(content)
         digest = hashlib.sha256(content).hexdigest()
-        (folder / "sha256sum-amd64.txt").write_text(f"{digest}  k3s\n")
+        (folder / "sha256sum-amd64.txt").write_text(f"{digest}  {file}\n")
+
+
+def _packed(files: dict[str, bytes]) -> bytes:
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as archive:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size, member.mode = len(content), 0o755
+            archive.addfile(member, io.BytesIO(content))
+    return packed.getvalue()
 
 
 class Quiet(SimpleHTTPRequestHandler):
