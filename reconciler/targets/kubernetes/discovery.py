@@ -6,6 +6,8 @@ know is asked again, because a CRD may have come since.
 
 from __future__ import annotations
 
+import asyncio
+from collections import defaultdict
 from dataclasses import dataclass, replace
 from http import HTTPStatus
 
@@ -41,6 +43,7 @@ class Discovery:
     def __init__(self, client: Client) -> None:
         self._client = client
         self._known: dict[tuple[str, str], _Resource] = {}
+        self._asking: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def path(self, which: ObjectId) -> str:
         """Say where one object is.
@@ -73,7 +76,10 @@ class Discovery:
 
     async def _resource(self, api_version: str, kind: str) -> _Resource:
         if (api_version, kind) not in self._known:
-            await self._ask(api_version)
+            # A look asks for ten kinds at once, most of them of one group.
+            async with self._asking[api_version]:
+                if (api_version, kind) not in self._known:
+                    await self._ask(api_version)
         if (found := self._known.get((api_version, kind))) is None:
             group = api_version.partition("/")[0]
             addon = _BROUGHT_BY.get(group)

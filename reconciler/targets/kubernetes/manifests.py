@@ -17,6 +17,7 @@ __all__ = [
     "FIELD_MANAGER",
     "OWNER_LABEL",
     "PART_OF_LABEL",
+    "SCALERS",
     "UNIT_ANNOTATION",
     "Json",
     "ObjectId",
@@ -36,6 +37,9 @@ PART_OF_LABEL = "applyset.kubernetes.io/part-of"
 """Which record holds it: the label of the ApplySet specification (KEP-3659)."""
 UNIT_ANNOTATION = "foundry.bud/unit"
 """Of which object of ours it is a part, for whoever reads the cluster."""
+
+SCALERS = frozenset({"HorizontalPodAutoscaler", "ScaledObject"})
+"""Kinds that say how many replicas another object has."""
 
 # What must exist before what. One not named here is an ordinary object.
 _WAVES = (

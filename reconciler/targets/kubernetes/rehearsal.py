@@ -74,8 +74,11 @@ async def rehearse(
     *,
     namespace_exists: bool,
     owner: str,
+    unscaled: bool = False,
 ) -> Rehearsal:
     """Dry-run one object of ``owner`` on what lives there as ours.
+
+    ``unscaled`` says that our autoscaler goes: what it wrote is ours to say again.
 
     Raises:
         PermanentError: the API server refuses it, or somebody else's lives there.
@@ -102,7 +105,7 @@ async def rehearse(
                 adopted = await _offered(client, path, owner)
                 if not adopted:
                     raise _foreign(which, refusal, owner) from refusal
-            kept = () if adopted else _settle(which, refusal)
+            kept = () if adopted else _settle(which, refusal, unscaled=unscaled)
             sent = _without(sent, kept)
             manifest = _without(manifest, kept)
             force = True
@@ -138,14 +141,17 @@ def _makers(live: Json) -> str:
     return ", ".join(sorted({e.get("manager", "?") for e in entries} - {FIELD_MANAGER}))
 
 
-def _settle(which: ObjectId, refusal: ApiRefusal) -> tuple[tuple[str, ...], ...]:
+def _settle(
+    which: ObjectId, refusal: ApiRefusal, *, unscaled: bool
+) -> tuple[tuple[str, ...], ...]:
     """Say which conflicting fields are left to others; the rest is taken by force."""
     kept: list[tuple[str, ...]] = []
     for cause in refusal.causes:
         match = _CONFLICT.search(cause)
         if match is None:
             raise _refused(which, refusal)
-        if match["subresource"] == "scale" and match["manager"] in _AUTOSCALERS:
+        scaled = match["subresource"] == "scale" and match["manager"] in _AUTOSCALERS
+        if scaled and not unscaled:
             kept.append(tuple(match["field"].strip(".").split(".")))
     for entry in refusal.body.get("details", {}).get("causes", ()):
         match = _CONFLICT.search(

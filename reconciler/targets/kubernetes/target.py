@@ -30,6 +30,7 @@ from reconciler.targets.kubernetes.helm import Renderer
 from reconciler.targets.kubernetes.holding import Holding, describe
 from reconciler.targets.kubernetes.manifests import (
     OWNER_LABEL,
+    SCALERS,
     Json,
     ObjectId,
     identify,
@@ -142,7 +143,9 @@ class KubernetesTarget:
         """Say how a rollout gets in: beside what serves, in its place, or not yet."""
         if change.unit is None:
             return None
-        _, holding = await self._look(change)
+        holding = _NOTHING  # a plan that creates has just seen that there is none
+        if change.action is not Action.CREATE:
+            _, holding = await self._look(change)
         way = await self._room.surge(change.unit, holding)
         if way is None:
             return None
@@ -263,18 +266,21 @@ class KubernetesTarget:
         if await self._drains(unit, live, holding):
             manifests = [in_place(manifest) for manifest in manifests]
         exists = await self._writer.has_namespace(where.namespace)
+        wanted = [identify(manifest) for manifest in manifests]
+        unscaled = _loses_scaler(holding, wanted)
         rehearsals = await every(
             rehearse(
                 self._client,
                 self._discovery,
                 manifest,
-                holding.objects.get(identify(manifest)),
+                holding.objects.get(which),
                 namespace_exists=exists,
                 owner=self._owner,
+                unscaled=unscaled,
             )
-            for manifest in manifests
+            for which, manifest in zip(wanted, manifests, strict=True)
         )
-        objects = dict(zip(map(identify, manifests), rehearsals, strict=True))
+        objects = dict(zip(wanted, rehearsals, strict=True))
         # Kept until the write, for a whole plan: without what only a diff shows.
         kept = {which: replace(r, predicted={}) for which, r in objects.items()}
         self._rehearsed[unit.key] = _Rehearsed(
@@ -368,6 +374,13 @@ def _is_idle(holding: Holding) -> bool:
         if live and "replicas" in live.get("spec", {})
     ]
     return bool(workloads) and all(w["spec"]["replicas"] == 0 for w in workloads)
+
+
+def _loses_scaler(holding: Holding, wanted: Collection[ObjectId]) -> bool:
+    """Whether an autoscaler of ours goes, or went before a crash: the record knows."""
+    record = holding.record
+    old = {*holding.objects, *(record.members if record is not None else ())}
+    return any(which.kind in SCALERS for which in old.difference(wanted))
 
 
 def _patience(unit: Unit) -> float:

@@ -6,7 +6,8 @@ What bounds it is the number of requests in flight, taken for the length of one
 request and never while waiting for anything else: a limit of requests per second
 that long operations share can starve the ones that would end them (Argo CD's
 scalability report, experiment 2). The server says when to slow down: 429 and
-Retry-After are obeyed, outside the limit.
+Retry-After are obeyed, outside the limit. Each request in flight has a connection, and
+each connection a handshake, so there are few at first, and more the more is asked.
 """
 
 from __future__ import annotations
@@ -41,6 +42,10 @@ MayWrite = Callable[[], None]
 _TIMEOUT_S = 30.0
 _ATTEMPTS = 4
 _SAID_BYTES = 1000
+_FIRST_IN_FLIGHT = 4
+_PER_MORE = 8
+"""Requests after which one more may be in flight: a cluster with a few endpoints is
+done before it has ten connections, and one with a thousand soon has all."""
 
 
 class ApiRefusal(PermanentError):
@@ -74,7 +79,8 @@ class Transport:
     ) -> None:
         self._kubeconfig, self._context, self._token = kubeconfig, context, token
         self.may_write = may_write
-        self._slots = asyncio.Semaphore(in_flight)
+        first = min(_FIRST_IN_FLIGHT, in_flight)
+        self._slots, self._more = asyncio.Semaphore(first), in_flight - first
         self._opening = asyncio.Lock()
         self._opened: tuple[Configuration, aiohttp.ClientSession] | None = None
         self.requests = 0
@@ -113,6 +119,9 @@ class Transport:
         for attempt in range(1, _ATTEMPTS + 1):
             self.requests += 1
             self.writes += writes
+            if self._more and self.requests % _PER_MORE == 0:
+                self._more -= 1
+                self._slots.release()
             try:
                 return await self._once(
                     method, path, query, data, content_type, writes=writes

@@ -1,9 +1,10 @@
 """Writes of one unit, in the order that survives a crash. (I/O)
 
-The record first, with every object that is about to be ours; then the objects, a
-wave at a time; then what is no longer wanted goes, in reverse; last the record is
-told what is confirmed gone. Killed after any line, the record knows at least all
-that lives. The target calls it; it decides nothing.
+The record first, with every object that is about to be ours; then an autoscaler that is
+no longer wanted goes, for it would write against us; then the objects, a wave at a
+time; then the rest that is not wanted goes, in reverse; last the record is told what is
+confirmed gone. Killed after any line, the record knows at least all that lives. The
+target calls it; it decides nothing.
 """
 
 from __future__ import annotations
@@ -18,7 +19,12 @@ from reconciler.targets.base import Progress
 from reconciler.targets.kubernetes.client import Client
 from reconciler.targets.kubernetes.discovery import Discovery
 from reconciler.targets.kubernetes.holding import Holding
-from reconciler.targets.kubernetes.manifests import Json, ObjectId, waves
+from reconciler.targets.kubernetes.manifests import (
+    SCALERS,
+    Json,
+    ObjectId,
+    waves,
+)
 from reconciler.targets.kubernetes.ownership import fingerprint
 from reconciler.targets.kubernetes.reader import every
 from reconciler.targets.kubernetes.record import Member, Record, read_record
@@ -97,6 +103,8 @@ class Writer:
         for which, rehearsal in rehearsals.items():
             if rehearsal.adopted:
                 progress(unit.key, f"adopting {which}, made by {rehearsal.adopted}")
+        scalers = [which for which in leaving if which.kind in SCALERS]
+        await self._remove(unit.key, scalers, holding.objects, progress)
         written, lives = dict(wanted), {w: holding.objects.get(w) for w in wanted}
         for wave in waves(rehearsals):
             progress(unit.key, f"writing {', '.join(w.kind for w in wave)}")
@@ -105,8 +113,8 @@ class Writer:
             for which, live in zip(moved, results, strict=True):
                 written[which] = Member(fingerprint=fingerprint(live))
                 lives[which] = live
-        if leaving:
-            await self._remove(unit.key, leaving, holding.objects, progress)
+        rest = leaving.keys() - set(scalers)
+        await self._remove(unit.key, rest, holding.objects, progress)
         if leaving or written != wanted:
             # A webhook may answer a dry run otherwise than a write: what is promised
             # is what was written.

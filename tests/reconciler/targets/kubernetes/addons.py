@@ -17,12 +17,11 @@ import rfc8785
 
 from reconciler.targets.helm import Charts, HelmTarget
 from reconciler.targets.helm.command import HelmCommand
-from reconciler.targets.kubernetes.client import Access, Client
-from reconciler.targets.kubernetes.record import record_id
+from reconciler.targets.kubernetes.client import Access
 from reconciler.targets.kubernetes.sandbox import find_helm
 from reconciler.values import Action, Change, Key, Live, Unit
 from schemas.objects import Ref
-from tests.reconciler.targets.kubernetes.foundry import client_of, silent
+from tests.reconciler.targets.kubernetes.foundry import Hands, client_of
 from tests.reconciler.targets.kubernetes.plane import Plane, find, free_ports
 
 TARGET = "helm/default/prod"
@@ -167,12 +166,9 @@ def repository(folder: Path) -> Iterator[str]:
 
 
 @dataclass
-class AddonWorld:
+class AddonWorld(Hands):
     """The Helm target on a real API server; each add-on has a namespace of its own."""
 
-    target: HelmTarget
-    plane: Plane
-    client: Client
     place: str
     source: dict[str, str]
     folder: Path
@@ -204,24 +200,10 @@ class AddonWorld:
         """The chart's own schema wants a number."""
         return self.unit(name, values={"replicas": "many"})
 
-    def break_reads(self, key: Key) -> None:
-        where = record_id(key.ref)
-        self.plane.call(
-            "PATCH",
-            f"/api/v1/namespaces/{where.namespace}/configmaps/{where.name}",
-            {"data": {"members": "?"}},
-            "application/merge-patch+json",
-        )
-
     async def stray(self, key: Key) -> None:
         spec = {"containers": [{"name": "main", "image": "other:1"}]}
-        await self.client.request(
-            "PATCH",
-            self.path(key.ref.name),
-            query={"fieldManager": "kubectl-edit"},
-            body={"spec": {"template": {"spec": spec}}},
-            content_type="application/strategic-merge-patch+json",
-        )
+        patch = {"spec": {"template": {"spec": spec}}}
+        await self.edit(self.path(key.ref.name), patch)
 
     def path(self, place: str) -> str:
         return f"/apis/apps/v1/namespaces/{place}/deployments/app"
@@ -229,20 +211,7 @@ class AddonWorld:
     async def create(self, unit: Unit) -> Live:
         asked = Change(key=unit.key, action=Action.CREATE, unit=unit)
         await self.target.dry_run(asked)
-        return await self.target.apply(asked, silent)
-
-    async def change(self, unit: Unit, live: Live) -> Live:
-        asked = Change(
-            key=unit.key,
-            action=Action.CHANGE,
-            unit=unit,
-            uid=live.uid,
-            version=live.version,
-        )
-        return await self.target.apply(asked, silent)
-
-    async def look(self, unit: Unit) -> Live:
-        return (await self.target.observe([unit.key]))[unit.key]
+        return await super().create(unit)
 
     def kubeconfig(self) -> str:
         """For a person's own Helm."""

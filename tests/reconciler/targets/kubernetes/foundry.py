@@ -49,13 +49,56 @@ class Probe:
 
 
 @dataclass
-class World:
+class Hands:
+    """What a test does to a target, and behind its back."""
+
     target: Target
-    kubernetes: KubernetesTarget
+    plane: Plane
     client: Client
+
+    async def create(self, unit: Unit) -> Live:
+        made = Change(key=unit.key, action=Action.CREATE, unit=unit)
+        return await self.target.apply(made, silent)
+
+    async def change(self, unit: Unit, live: Live) -> Live:
+        asked = Change(
+            key=unit.key,
+            action=Action.CHANGE,
+            unit=unit,
+            uid=live.uid,
+            version=live.version,
+        )
+        return await self.target.apply(asked, silent)
+
+    async def look(self, key: Key) -> Live:
+        return (await self.target.observe([key]))[key]
+
+    def break_reads(self, key: Key) -> None:
+        """Somebody writes into the record; from then on nobody knows its objects."""
+        where = record_id(key.ref)
+        self.plane.call(
+            "PATCH",
+            f"/api/v1/namespaces/{where.namespace}/configmaps/{where.name}",
+            {"data": {"members": "?"}},
+            "application/merge-patch+json",
+        )
+
+    async def edit(self, path: str, patch: Json, manager: str = "kubectl-edit") -> Json:
+        """Write as somebody else would."""
+        return await self.client.request(
+            "PATCH",
+            path,
+            query={"fieldManager": manager},
+            body=patch,
+            content_type="application/strategic-merge-patch+json",
+        )
+
+
+@dataclass
+class World(Hands):
+    kubernetes: KubernetesTarget
     project: str
     probe: Probe
-    plane: Plane
     sent: Client
     """Through which the target writes."""
     moved: asyncio.Event = field(default_factory=asyncio.Event)
@@ -88,16 +131,6 @@ class World:
         """No API server takes a variable of this name."""
         return self.unit(name, engine={"name": "vllm", "env": {"A=B": "x"}})
 
-    def break_reads(self, key: Key) -> None:
-        """Somebody writes into the record; from then on nobody knows its objects."""
-        where = record_id(key.ref)
-        self.plane.call(
-            "PATCH",
-            f"/api/v1/namespaces/{where.namespace}/configmaps/{where.name}",
-            {"data": {"members": "?"}},
-            "application/merge-patch+json",
-        )
-
     async def stray(self, key: Key) -> None:
         patch = {
             "spec": {
@@ -111,30 +144,6 @@ class World:
             patch,
         )
 
-    async def edit(self, path: str, patch: Json, manager: str = "kubectl-edit") -> Json:
-        """Write as somebody else would."""
-        return await self.client.request(
-            "PATCH",
-            path,
-            query={"fieldManager": manager},
-            body=patch,
-            content_type="application/strategic-merge-patch+json",
-        )
-
-    async def create(self, unit: Unit) -> Live:
-        made = Change(key=unit.key, action=Action.CREATE, unit=unit)
-        return await self.target.apply(made, silent)
-
-    async def change(self, unit: Unit, live: Live) -> Live:
-        asked = Change(
-            key=unit.key,
-            action=Action.CHANGE,
-            unit=unit,
-            uid=live.uid,
-            version=live.version,
-        )
-        return await self.target.apply(asked, silent)
-
     async def delete(self, live: Live) -> None:
         asked = Change(
             key=live.key,
@@ -144,9 +153,6 @@ class World:
             version=live.version,
         )
         await self.target.delete(asked, silent)
-
-    async def look(self, key: Key) -> Live:
-        return (await self.target.observe([key]))[key]
 
     async def deployment(self, name: str) -> Json:
         found = await self.client.get(
@@ -199,7 +205,15 @@ async def world_of(
 ) -> AsyncIterator[World]:
     probe, sent = Probe(), await client_of(running, server)
     target = await target_of(running, name, client=sent, probe=probe)
-    made = World(target, target, await client_of(running), name, probe, running, sent)
+    made = World(
+        target=target,
+        plane=running,
+        client=await client_of(running),
+        kubernetes=target,
+        project=name,
+        probe=probe,
+        sent=sent,
+    )
     claim(running, made.namespace)
     stop = asyncio.Event()
     try:

@@ -122,7 +122,7 @@ async def test_an_addon_for_a_device_waits_for_a_node_that_has_one(
     kind = "application/merge-patch+json"
     world.plane.call("PATCH", path, {"metadata": {"labels": {label: "true"}}}, kind)
     try:
-        live = await world.look(unit)
+        live = await world.look(unit.key)
         assert live.digest != unit.digest
         live = await world.change(unit, live)
     finally:
@@ -130,7 +130,7 @@ async def test_an_addon_for_a_device_waits_for_a_node_that_has_one(
     assert (live.digest, live.health) == (unit.digest, Health.SERVABLE)
     assert await world.releases() == {world.name("operator"): "deployed"}
     # The last such node may leave: what is installed stays.
-    assert await world.look(unit) == live
+    assert await world.look(unit.key) == live
 
 
 async def test_a_chart_may_use_the_kind_that_it_brings(
@@ -192,7 +192,7 @@ async def test_an_addon_that_is_not_healthy_is_not_done(
     unit = world.unit("a", values={"rehearse": "never-ready"})
     with pytest.raises(TemporaryError, match="pods are ready"):
         await hurried.create(unit)
-    live = await hurried.look(unit)
+    live = await hurried.look(unit.key)
     assert live.digest != unit.digest
     assert "did not end" in live.detail
     await hurried.close()
@@ -236,7 +236,7 @@ async def test_helm_controller_149_a_release_that_was_cut_off_is_taken_over(
     assert await world.releases() == {world.name("a"): "pending-install"}
 
     whole = world.unit("a", 1)
-    live = await world.change(whole, await world.look(whole))
+    live = await world.change(whole, await world.look(whole.key))
     assert live.health is Health.SERVABLE
     assert await world.releases() == {world.name("a"): "deployed"}
 
@@ -245,12 +245,12 @@ async def test_what_somebody_deletes_of_an_addon_comes_back(world: AddonWorld) -
     unit = world.unit("a")
     await world.create(unit)
     await world.client.request("DELETE", world.path(world.name("a")))
-    strayed = await world.look(unit)
+    strayed = await world.look(unit.key)
     assert "Deployment" in strayed.detail
     assert "is gone" in strayed.detail
     live = await world.change(unit, strayed)
     assert await world.client.get(world.path(world.name("a"))) is not None
-    assert (await world.look(unit)) == live
+    assert (await world.look(unit.key)) == live
 
 
 async def test_what_is_deleted_is_uninstalled_by_helm(world: AddonWorld) -> None:

@@ -36,7 +36,8 @@ async def scenario(world: World, proxy: Proxy) -> None:
     unit = world.render("a", {}, replicas=1)
     live = await world.create(unit)
     assert live.health is Health.SERVABLE
-    assert proxy.writes[0].endswith(record_id(unit.key.ref).name), "not written ahead"
+    records = f"/api/v1/namespaces/{world.namespace}/configmaps"
+    assert proxy.writes[0] == f"POST {records}", "not written ahead"
     await _a_stale_change_is_refused(world)
     await _an_unread_cluster_is_unknown(world, proxy)
     await _a_stranger_is_left_alone(world)
@@ -129,8 +130,18 @@ async def _a_fleet_keeps_its_replicas(world: World) -> None:
     before = await world.look(world.key("a"))
     three = await world.change(world.render("a", {}, replicas=3), before)
     scaled = {"scaling": {"min": 1, "max": 4, "queueDepth": 1}}
-    await world.change(world.render("a", scaled, replicas=None), three)
+    four = await world.change(world.render("a", scaled, replicas=None), three)
     assert (await world.deployment("a"))["spec"]["replicas"] == 3
+    path = f"/apis/apps/v1/namespaces/{world.namespace}/deployments/a/scale"
+    await world.client.request(
+        "PATCH",
+        path,
+        query={"fieldManager": "kube-controller-manager"},
+        body={"spec": {"replicas": 4}},
+        content_type="application/merge-patch+json",
+    )
+    await world.change(world.render("a", {}, replicas=1), four)
+    assert (await world.deployment("a"))["spec"]["replicas"] == 1
 
 
 async def _what_lost_its_record_is_found(world: World) -> None:
@@ -225,6 +236,10 @@ def _replicas_are_dropped(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(rehearsal, "_handover", lambda manifest, live: None)
 
 
+def _scalers_word_stays(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(target, "_loses_scaler", lambda *_: False)
+
+
 def _only_records_count(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(reader, "_ALWAYS", ())
 
@@ -240,6 +255,7 @@ MUTANTS: dict[str, Patch] = {
     "never say rolled": _anything_is_rolled,
     "take every field for ours": _everything_is_ours,
     "drop the replicas with the field": _replicas_are_dropped,
+    "leave what a gone autoscaler said": _scalers_word_stays,
     "look only where a record says": _only_records_count,
 }
 
