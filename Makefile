@@ -8,7 +8,7 @@ UV := $(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constrai
 # A test that starts ten processes can miss a deadline on a busy machine: it gets one
 # more try, and stands in the summary as RERUN, which is a bug to mend. Three at once on
 # two cores: much of what they do is to wait.
-PYTEST ?= $(BIN)/pytest -n 3 --dist loadgroup --reruns 1 -rR
+PYTEST ?= $(BIN)/pytest -n 3 --dist loadgroup --reruns 1 -rsR
 
 .PHONY: up down test test-kill test-machines test-surface scan lint unit tools bench clean
 

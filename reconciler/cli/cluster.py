@@ -1,47 +1,47 @@
-"""Verbs about clusters: status, upgrade, kubeconfig, inventory, drain."""
+"""Verbs about clusters: status, upgrade, rotate, kubeconfig, inventory, drain."""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-import os
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict
 from functools import partial
-from typing import IO, Any
+from typing import Any
 
 import click
 import yaml
 
-from reconciler.adoption import Adoption, adopt_eks, adopt_existing
+from reconciler.cli.adopt import adopt
 from reconciler.cli.context import Context, pass_context
+from reconciler.cli.reach import (
+    client_of,
+    declared_clusters,
+    existing_clusters,
+    find_cluster,
+    home_here,
+    made,
+    makers_here,
+    nodes_of,
+    project_option,
+)
 from reconciler.clusters import Maker
 from reconciler.daemon_http import ask_daemon
 from reconciler.drain import cordon
 from reconciler.drain import drain as drain_nodes
-from reconciler.foundry import Home, files_of, home_of, makers_of
 from reconciler.hardware import hardware
-from reconciler.load import load
-from reconciler.overlay import overlay
 from reconciler.render import maker_of, render_made
-from reconciler.secrets import read_credential
 from reconciler.targets.ansible import AnsibleTarget
 from reconciler.targets.base import Previewing
 from reconciler.targets.kubernetes import Client
-from reconciler.targets.kubernetes.manifests import Json
-from reconciler.targets.terraform.credentials import parse_credentials
-from reconciler.values import Action, Change, Commit, Health, Key, Live, Presence, Unit
+from reconciler.values import Action, Change, Health, Key, Live, Presence, Unit
 from schemas.catalog import catalog
 from schemas.cluster import Cluster
 from schemas.errors import FoundryError, PermanentError, TemporaryError
-from schemas.objects import DEFAULT_PROJECT, Credential, Metadata, Ref
+from schemas.objects import Ref
 from schemas.units import Duration
 
 __all__ = ["COMMANDS"]
-
-_UNNAMED = Commit(sha="0" * 40)
-
-project_option = click.option("--project", default=DEFAULT_PROJECT, show_default=True)
 
 
 @click.group()
@@ -67,9 +67,9 @@ def status(context: Context) -> int:
 
 
 async def _rows(context: Context) -> list[dict[str, Any]]:
-    declared, makers = _declared(context), _makers(context)
+    declared, makers = declared_clusters(context), makers_here(context)
     wanted = {maker_of(item) for item in declared.values()}
-    daemon = await ask_daemon(_home(context).daemon) or {"steps": {}}
+    daemon = await ask_daemon(home_here(context).daemon) or {"steps": {}}
     rows = []
     for name, open_maker in makers.items():
         if name not in wanted:
@@ -89,8 +89,8 @@ async def _rows(context: Context) -> list[dict[str, Any]]:
                     "says": dict(live.says),
                 }
             )
-    for ref in sorted(_existing(context)):
-        state, detail = await _answers(partial(_client, context, ref))
+    for ref in sorted(existing_clusters(context)):
+        state, detail = await _answers(partial(client_of, context, ref))
         row = {"cluster": str(ref), "declared": True, "state": state}
         rows.append({**row, "detail": detail, "doing": "", "says": {}})
     return rows
@@ -105,7 +105,7 @@ async def _state(live: Live, maker: Maker, item: Cluster | None) -> tuple[str, s
         return state, detail
     if item is None:
         return "not declared", live.detail
-    return await _answers(partial(_made, item, maker))
+    return await _answers(partial(made, item, maker))
 
 
 async def _answers(reach: Callable[[], Awaitable[Client]]) -> tuple[str, str]:
@@ -116,21 +116,6 @@ async def _answers(reach: Callable[[], Awaitable[Client]]) -> tuple[str, str]:
     except FoundryError as error:
         return "unreachable", error.args[0]
     return "ready", f"Kubernetes {version}"
-
-
-async def _made(item: Cluster, maker: Maker) -> Client:
-    """The way to a cluster that bud makes."""
-    found = await maker.kubeconfig(item)
-    if found is None:
-        raise TemporaryError(f"cannot reach {item.ref}: it is not made yet")
-    return Client(_constant(found), token=partial(maker.token, item))
-
-
-def _constant(found: Mapping[str, Any]) -> Any:
-    async def read() -> Mapping[str, Any]:
-        return found
-
-    return read
 
 
 @cluster.command()
@@ -153,7 +138,7 @@ def upgrade(
     The upgrade itself is a change of `version` in git, planned and applied like any.
     """
     del plan
-    item, maker = _find(context, project, name)
+    item, maker = find_cluster(context, project, name)
     moved = item.model_copy(
         update={"spec": item.spec.model_copy(update={"version": version})}
     )
@@ -192,103 +177,6 @@ async def _preview(maker: Maker, item: Cluster) -> Any:
 
 @cluster.command()
 @click.argument("name")
-@click.option("--region", help="Of the EKS cluster NAME.")
-@click.option("--kubeconfig", "source", type=click.File(), help="Of any cluster.")
-@click.option(
-    "--credentials",
-    "written",
-    metavar="env=|file=|secret=REF",
-    help="Where its credentials are; without it, what this process holds.",
-)
-@pass_context
-def adopt(
-    context: Context,
-    name: str,
-    region: str | None,
-    source: IO[str] | None,
-    written: str | None,
-) -> None:
-    """Print the file of a cluster that somebody else made; it writes nothing there.
-
-    With --region, of an EKS cluster that bud shall hold from now on: what lies in the
-    cloud becomes part of its state, and `bud plan` shows it. With --kubeconfig, of a
-    cluster that is used as it is; the kubeconfig is encrypted into the environment.
-    """
-    if (region is None) == (source is None):
-        raise click.UsageError("say where it is: --region, or --kubeconfig")
-    try:
-        Metadata(name=name)
-    except ValueError as error:
-        raise click.BadParameter(
-            f"{name!r} names no Cluster: lower-case letters, digits, hyphens"
-        ) from error
-    credentials = _reference(written)
-    if source is not None:
-        made, credentials = _adopt_existing(context, name, source.read())
-    else:
-        # Half a second of libraries, which no other verb needs.
-        from reconciler.targets.terraform.aws import (  # noqa: PLC0415
-            clients,
-            look_at,
-        )
-
-        held = _held(context, credentials)
-        client = clients(held, str(region), os.environ.get("AWS_ENDPOINT_URL", ""))
-        made = adopt_eks(look_at(name, client), str(region), catalog())
-    spec = dict(made.spec)
-    if credentials is not None:
-        spec["credentials"] = credentials.model_dump(exclude_none=True)
-    item = {
-        "apiVersion": "foundry.bud/v1",
-        "kind": "Cluster",
-        "metadata": {"name": name},
-        "spec": spec,
-    }
-    notes = "".join(f"# {note}\n" for note in made.notes)
-    text = notes + yaml.safe_dump(item, sort_keys=False)
-    context.show({"cluster": item, "notes": made.notes}, text.rstrip())
-
-
-def _reference(written: str | None) -> Credential | None:
-    if written is None:
-        return None
-    kind, _, place = written.partition("=")
-    try:
-        return Credential.model_validate({kind: place})
-    except ValueError as error:
-        raise click.BadParameter(
-            "write env=NAME, file=PATH or secret=FILE#KEY"
-        ) from error
-
-
-def _held(context: Context, credentials: Credential | None) -> Mapping[str, str]:
-    if credentials is None:
-        return {}
-    return parse_credentials(_reader(context)(credentials))
-
-
-def _adopt_existing(
-    context: Context, name: str, text: str
-) -> tuple[Adoption, Credential]:
-    async def look() -> tuple[str, list[Json]]:
-        async with Client(_constant(yaml.safe_load(text))) as client:
-            version = (await client.request("GET", "/version"))["gitVersion"]
-            nodes, _ = await client.list("/api/v1/nodes")
-            return version, nodes
-
-    version, nodes = asyncio.run(look())
-    pools = [machines.spec() for machines in hardware(nodes, (), catalog())]
-    files = files_of(context.repo, context.environment, _home(context))
-    # A name of its own: beside it may be what else belongs to the cluster.
-    file = f"{name}-kubeconfig.yaml"
-    files.encrypt(file, {"kubeconfig": text})
-    click.echo(f"wrote {files.folder / file}: commit it", err=True)
-    credential = Credential(secret=f"{file}#kubeconfig")
-    return adopt_existing(version, pools), credential
-
-
-@cluster.command()
-@click.argument("name")
 @project_option
 @pass_context
 def rotate(context: Context, name: str, project: str) -> None:
@@ -296,7 +184,7 @@ def rotate(context: Context, name: str, project: str) -> None:
 
     Of a cluster in a cloud nobody keeps a key: there is nothing to rotate.
     """
-    item, maker = _find(context, project, name)
+    item, maker = find_cluster(context, project, name)
     if not isinstance(maker, AnsibleTarget):
         raise PermanentError(
             f"cannot rotate credentials of {name}: nobody keeps any",
@@ -312,7 +200,7 @@ def rotate(context: Context, name: str, project: str) -> None:
 @pass_context
 def kubeconfig(context: Context, name: str, project: str) -> None:
     """Print a kubeconfig that is good for minutes."""
-    item, maker = _find(context, project, name)
+    item, maker = find_cluster(context, project, name)
 
     async def ask() -> tuple[Mapping[str, Any] | None, str | None]:
         found = await maker.kubeconfig(item)
@@ -337,7 +225,7 @@ def kubeconfig(context: Context, name: str, project: str) -> None:
 @pass_context
 def inventory(context: Context, name: str, project: str) -> None:
     """Show what the nodes of a cluster really have, as nodePools for its file."""
-    nodes, pods = asyncio.run(_nodes(context, Ref("Cluster", project, name)))
+    nodes, pods = asyncio.run(nodes_of(context, Ref("Cluster", project, name)))
     found = hardware(nodes, pods, catalog())
     lines = [yaml.safe_dump({"nodePools": [m.spec() for m in found]}, sort_keys=False)]
     for each in found:
@@ -372,7 +260,7 @@ def drain(
     timeout_s = Duration(limit).seconds
 
     async def work() -> list[str]:
-        async with await _client(context, Ref("Cluster", project, name)) as client:
+        async with await client_of(context, Ref("Cluster", project, name)) as client:
             nodes, _ = await client.list("/api/v1/nodes")
             found = [
                 each
@@ -395,63 +283,6 @@ def drain(
     context.show({"nodes": done}, f"{', '.join(done)} {said}")
 
 
-async def _nodes(context: Context, ref: Ref) -> tuple[list[Json], list[Json]]:
-    async with await _client(context, ref) as client:
-        nodes, _ = await client.list("/api/v1/nodes")
-        pods, _ = await client.list("/api/v1/pods")
-        return nodes, pods
-
-
-async def _client(context: Context, ref: Ref) -> Client:
-    item = _clusters(context).get(ref)
-    if item is None or item.spec.provider == "local":
-        raise PermanentError(f"cannot find a cluster {ref.name!r} with nodes to ask")
-    if (name := maker_of(item)) is None:
-        assert item.spec.credentials is not None, "the schema asks for its kubeconfig"
-        text = await asyncio.to_thread(_reader(context), item.spec.credentials)
-        return Client(_constant(yaml.safe_load(text)))
-    return await _made(item, _makers(context)[name]())
-
-
-def _clusters(context: Context) -> Mapping[Ref, Cluster]:
-    desired = overlay(load(context.repo, _UNNAMED), context.environment)
-    return {r: i for r, i in desired.objects.items() if isinstance(i, Cluster)}
-
-
-def _declared(context: Context) -> Mapping[Ref, Cluster]:
-    """Those that bud makes."""
-    return {r: i for r, i in _clusters(context).items() if maker_of(i) is not None}
-
-
-def _existing(context: Context) -> list[Ref]:
-    """Those that bud uses as they are."""
-    found = _clusters(context).items()
-    return [ref for ref, item in found if item.spec.provider == "existing"]
-
-
-def _find(context: Context, project: str, name: str) -> tuple[Cluster, Maker]:
-    declared = _declared(context)
-    found = declared.get(Ref("Cluster", project, name))
-    if found is None:
-        known = ", ".join(ref.name for ref in declared)
-        raise PermanentError(
-            f"cannot find cluster {name!r} among those that bud makes",
-            hint=f"there is {known}" if known else "none is declared here",
-        )
-    return found, _makers(context)[maker_of(found) or ""]()
-
-
-def _home(context: Context) -> Home:
-    return home_of(context.repo, context.environment, context.state)
-
-
-def _makers(context: Context) -> Mapping[str, Any]:
-    return makers_of(_home(context), context.environment, _reader(context))
-
-
-def _reader(context: Context) -> Callable[[Credential], str]:
-    files = files_of(context.repo, context.environment, _home(context))
-    return partial(read_credential, files=files)
-
+cluster.add_command(adopt)
 
 COMMANDS = [cluster]
