@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import schemas.gateway as config
-from gateway.openai import Op
+from gateway.openai import STATELESS, Op
 from schemas.units import Duration
 
 __all__ = [
@@ -40,20 +40,6 @@ _LOOKED_AT: frozenset[Op] = frozenset(
     }
 )
 """Where people's words go in or come out as JSON."""
-# Not the Responses API, whose answers have an identity that clients ask for.
-_KEPT: frozenset[Op] = frozenset(
-    {
-        "chat",
-        "completions",
-        "embeddings",
-        "moderations",
-        "rerank",
-        "score",
-        "classify",
-        "tokenize",
-        "detokenize",
-    }
-)
 
 
 class Guard(NamedTuple):
@@ -90,7 +76,7 @@ class Caching(NamedTuple):
 
 def gated_of(table: config.Route) -> frozenset[Op]:
     looked_at = _LOOKED_AT if table.guardrails else frozenset()
-    return looked_at | (_KEPT if table.cache is not None else frozenset())
+    return looked_at | (STATELESS if table.cache is not None else frozenset())
 
 
 def guard_of(table: config.Guardrail) -> Guard:

@@ -17,33 +17,17 @@ from gateway.accounts import charge, estimate_input
 from gateway.attempt import Attempt
 from gateway.exchange import Exchange
 from gateway.health import Recent
-from gateway.openai import BadRequest, Op, Request
+from gateway.openai import STATELESS, BadRequest, Request
 from gateway.routing import choose
 from gateway.snapshot import Hedge
 from gateway.usage import Usage
 
 __all__ = ["Hedged", "is_safe"]
 
-# What computes an answer and leaves nothing behind. Not the Responses API, whose
-# upstreams may keep answers and run tools.
-_SAFE: frozenset[Op] = frozenset(
-    {
-        "chat",
-        "completions",
-        "embeddings",
-        "moderations",
-        "rerank",
-        "score",
-        "classify",
-        "tokenize",
-        "detokenize",
-    }
-)
-
 
 def is_safe(request: Request) -> bool:
     """Say whether a request may be asked twice."""
-    return request.op in _SAFE and not request.document.get("store")
+    return request.op in STATELESS and not request.document.get("store")
 
 
 class Hedged(Exchange):

@@ -17,6 +17,7 @@ from schemas.gateway import Capability
 __all__ = [
     "HELD_BYTES",
     "HOT_PATHS",
+    "STATELESS",
     "UPLOADS",
     "WRITES_TOKENS",
     "BadRequest",
@@ -71,6 +72,21 @@ HELD_BYTES = 1 << 20
 STREAMING: frozenset[Op] = frozenset({"chat", "completions", "responses"})
 WRITES_TOKENS: frozenset[Op] = STREAMING | {"embeddings", "realtime"}
 """Where an answer without a usage object still cost something."""
+STATELESS: frozenset[Op] = frozenset(
+    {
+        "chat",
+        "completions",
+        "embeddings",
+        "moderations",
+        "rerank",
+        "score",
+        "classify",
+        "tokenize",
+        "detokenize",
+    }
+)
+"""Computes an answer and leaves nothing behind: it may be asked twice, or kept. Not the
+Responses API, whose answers have an identity and whose upstreams may run tools."""
 _USAGE_ON_REQUEST: frozenset[Op] = frozenset({"chat", "completions"})
 
 
