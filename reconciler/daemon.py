@@ -12,11 +12,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 
-from reconciler.metrics import Metrics
-from reconciler.pipeline import Pipeline
-from reconciler.reconciler import BESIDE_S, FIRST_RETRY_S, Options, Progress, Reconciler
-from reconciler.source import Source
-from reconciler.store import Journal
+from reconciler.reconciler import BESIDE_S, FIRST_RETRY_S, Progress, Reconciler
 from reconciler.targets.base import Supervising, Target, Watching
 from schemas.errors import FoundryError
 
@@ -26,22 +22,11 @@ _END_S = 5.0
 
 
 class Daemon:
-    """One leader's loop over one source and one environment."""
+    """One leader's loop: when the next pass is due."""
 
-    def __init__(
-        self,
-        pipeline: Pipeline,
-        source: Source,
-        journal: Journal,
-        *,
-        actor: str,
-        metrics: Metrics,
-        options: Options,
-    ) -> None:
-        self._pipeline, self._source = pipeline, source
-        self._reconciler = Reconciler(
-            pipeline, source, journal, actor=actor, metrics=metrics, options=options
-        )
+    def __init__(self, reconciler: Reconciler) -> None:
+        self._reconciler = reconciler
+        self._pipeline, self._source = reconciler.pipeline, reconciler.source
         self._due = asyncio.Event()
         self._attended: dict[str, tuple[Target, list[asyncio.Task[None]]]] = {}
         self._again = False

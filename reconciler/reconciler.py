@@ -113,7 +113,7 @@ class Reconciler:
         metrics: Metrics,
         options: Options,
     ) -> None:
-        self._pipeline, self._source, self._journal = pipeline, source, journal
+        self.pipeline, self.source, self._journal = pipeline, source, journal
         self._actor, self._metrics, self._options = actor, metrics, options
         self._announcer = Announcer(options.tell)
         self._failures = 0
@@ -139,17 +139,17 @@ class Reconciler:
         Raises:
             ChainBrokenError: the ledger does not prove what it should.
         """
-        self._beside_at, started = math.inf, self._pipeline.clock()
+        self._beside_at, started = math.inf, self.pipeline.clock()
         if not beside:
             self.progress.phase, self.progress.since = "reading", started
         try:
             with self._metrics.run():
-                tree = await self._source.newest()
+                tree = await self.source.newest()
                 if beside and tree.commit.sha != self.progress.commit:
                     return True
-                if self._options.resolve and self._pipeline.refresh_lock(tree):
+                if self._options.resolve and self.pipeline.refresh_lock(tree):
                     # What we wrote is part of the tree: it must not look newer.
-                    tree = await self._source.newest()
+                    tree = await self.source.newest()
                 self.progress.commit = tree.commit.sha
                 await self._reconcile(tree, started, beside=beside)
         except ChainBrokenError:
@@ -168,7 +168,7 @@ class Reconciler:
         if gate is not None:
             tree, pins = await gate.admit(tree)
         prepared = await self._look(tree, pins)
-        self._pipeline.check_signed(prepared, tree)
+        self.pipeline.check_signed(prepared, tree)
         made = prepared.plan
         self._options.follow(prepared)
         if not beside:
@@ -198,17 +198,17 @@ class Reconciler:
         _log.info("applied", result=result, plan=made.digest[:12], steps=len(outcomes))
 
     async def _note_decisions(self) -> None:
-        if not self._pipeline.share.drives(""):
+        if not self.pipeline.share.drives(""):
             return
-        said = [decision.said for decision in self._pipeline.store.decisions()]
-        await self._pipeline.note_decisions(self._journal)
+        said = [decision.said for decision in self.pipeline.store.decisions()]
+        await self.pipeline.note_decisions(self._journal)
         await self._announcer.decided(said)
 
     async def _look(self, tree: Tree, pins: Mapping[str, str] | None) -> Prepared:
         clock = asyncio.get_running_loop().time
         began = clock()
         try:
-            return await self._pipeline.prepare(tree, pins, frozenset(self.in_hand))
+            return await self.pipeline.prepare(tree, pins, frozenset(self.in_hand))
         finally:
             took = clock() - began
             self._beside_at = clock() + max(BESIDE_S, _BESIDE_SHARE * took)
@@ -223,13 +223,13 @@ class Reconciler:
             plan=made.digest,
             started_at=started,
         )
-        self._pipeline.store.start_run(run)
+        self.pipeline.store.start_run(run)
         keys = {step.key for step in made.steps}
         self.in_hand |= keys
         outcomes: tuple[Outcome, ...] = ()
         result = "interrupted"
         try:
-            outcomes = await self._pipeline.execute(
+            outcomes = await self.pipeline.execute(
                 made, self._journal, actor=self._actor, progress=self._tell
             )
             failed = any(o.kind is OutcomeKind.FAILED for o in outcomes)
@@ -239,20 +239,20 @@ class Reconciler:
             for key in keys:
                 self.progress.steps.pop(key, None)
             self._metrics.applied(outcomes)
-            self._pipeline.store.end_run(
-                _ended(run, self._pipeline.clock(), result, outcomes)
+            self.pipeline.store.end_run(
+                _ended(run, self.pipeline.clock(), result, outcomes)
             )
         return result, outcomes
 
     async def _try_canaries(self, prepared: Prepared) -> None:
         """Only of a settled world: while steps run, who answers changes."""
         trials = self._options.trials
-        ours = trials is not None and self._pipeline.share.drives("gateway")
+        ours = trials is not None and self.pipeline.share.drives("gateway")
         if trials is not None and ours and await trials(prepared):
             self.wait_s = 0.0
 
     async def _export(self) -> None:
-        if self._options.witness is None or not self._pipeline.share.drives(""):
+        if self._options.witness is None or not self.pipeline.share.drives(""):
             return
         try:
             await self._options.witness()
@@ -270,7 +270,7 @@ class Reconciler:
         self.wait_s = pause * (1.0 - 0.2 * self._options.jitter())
 
     async def _failed(self, error: FoundryError) -> None:
-        self.progress.error = self._pipeline.mask(str(error))
+        self.progress.error = self.pipeline.mask(str(error))
         self._failures += 1
         ceiling = min(_MAX_RETRY_S, FIRST_RETRY_S * 2.0 ** (self._failures - 1))
         self.wait_s = ceiling * (0.5 + 0.5 * self._options.jitter())

@@ -24,7 +24,7 @@ from reconciler.metrics import Metrics
 from reconciler.notify import Notifier
 from reconciler.pipeline import Prepared
 from reconciler.proposal import Grounds, Published, publish
-from reconciler.reconciler import Options
+from reconciler.reconciler import Options, Reconciler
 from reconciler.replica import Replica
 from reconciler.revert import revert
 from reconciler.review.connect import Reviews, connect
@@ -156,21 +156,26 @@ async def _reconcile(
             replica = Replica(lease, store.shards, journal)
             pipeline = replace(pipeline, share=replica)
         daemon = Daemon(
-            pipeline,
-            source,
-            journal,
-            actor=actor("daemon"),
-            metrics=metrics,
-            options=Options(
-                resolve=resolving,
-                trials=trials.look,
-                gate=None if reviews is None else reviews.gate,
-                tell=notifier,
-                follow=lambda prepared: notifier.follow(_channels(prepared)),
-                witness=partial(
-                    witness.export, foundry.repo, foundry.environment, foundry.store.log
+            Reconciler(
+                pipeline,
+                source,
+                journal,
+                actor=actor("daemon"),
+                metrics=metrics,
+                options=Options(
+                    resolve=resolving,
+                    trials=trials.look,
+                    gate=None if reviews is None else reviews.gate,
+                    tell=notifier,
+                    follow=lambda prepared: notifier.follow(_channels(prepared)),
+                    witness=partial(
+                        witness.export,
+                        foundry.repo,
+                        foundry.environment,
+                        foundry.store.log,
+                    ),
                 ),
-            ),
+            )
         )
         where = foundry.home.daemon
         await stack.enter_async_context(foundry.session())

@@ -15,7 +15,7 @@ from reconciler.daemon import Daemon
 from reconciler.daemon_http import ask_daemon, serve
 from reconciler.metrics import Metrics
 from reconciler.pipeline import Pipeline, Prepared
-from reconciler.reconciler import Options
+from reconciler.reconciler import Options, Reconciler
 from reconciler.source import Tree
 from reconciler.values import Change, Commit, Desired, Key, Rendered, Resolved
 from schemas.environment import Environment
@@ -102,12 +102,14 @@ async def running(world: World, tmp_path: Path) -> AsyncIterator[Running]:
     where = tmp_path / "daemon.json"
     with world.store.lead("daemon") as journal:
         daemon = Daemon(
-            pipeline,
-            source,
-            journal,
-            actor="daemon",
-            metrics=metrics,
-            options=Options(interval_s=3600),
+            Reconciler(
+                pipeline,
+                source,
+                journal,
+                actor="daemon",
+                metrics=metrics,
+                options=Options(interval_s=3600),
+            )
         )
         async with serve(daemon, metrics, port=0, where=where):
             task = asyncio.ensure_future(daemon.run(stop))

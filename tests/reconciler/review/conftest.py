@@ -20,7 +20,7 @@ from reconciler.forge import open_forge
 from reconciler.foundry import now
 from reconciler.ledger import Entry
 from reconciler.metrics import Metrics
-from reconciler.reconciler import Options
+from reconciler.reconciler import Options, Reconciler
 from reconciler.review.describer import Describer
 from reconciler.review.gate import ReviewGate
 from reconciler.review.receiver import Receiver, Wanted
@@ -212,12 +212,14 @@ async def house(
         gate = ReviewGate(reviewer=reviewer, actor="daemon@test")
         journal = stack.enter_context(store.lead("daemon@test"))
         daemon = Daemon(
-            pipeline,
-            RemoteBranch(remote, "main", tmp_path / "source", poll_s=3),
-            journal,
-            actor="daemon@test",
-            metrics=Metrics(),
-            options=Options(gate=gate, tell=tell, interval_s=interval_s),
+            Reconciler(
+                pipeline,
+                RemoteBranch(remote, "main", tmp_path / "source", poll_s=3),
+                journal,
+                actor="daemon@test",
+                metrics=Metrics(),
+                options=Options(gate=gate, tell=tell, interval_s=interval_s),
+            )
         )
         made = House(gitea, name, work, reviewer, receiver, daemon, told, targets)
         made.push("main", "Begin", who="bud")

@@ -25,7 +25,7 @@ from reconciler.daemon_http import serve
 from reconciler.forge import Note
 from reconciler.metrics import Metrics
 from reconciler.notify import Notifier
-from reconciler.reconciler import Options
+from reconciler.reconciler import Options, Reconciler
 from reconciler.review.describer import Describer
 from reconciler.review.receiver import Receiver, Wanted
 from reconciler.secrecy import Mask
@@ -153,10 +153,9 @@ async def run(b: Bench, tell: Notifier, digest: str, home: Path) -> dict[str, st
         clock=b.pipeline.clock,
     )  # fmt: skip
     with store.lead("daemon") as journal:
-        daemon = Daemon(
+        daemon = Daemon(Reconciler(
             b.pipeline, b.source, journal, actor="daemon", metrics=metrics,
-            options=Options(gate=b.gate, tell=tell, interval_s=0.1),
-        )  # fmt: skip
+            options=Options(gate=b.gate, tell=tell, interval_s=0.1)))  # fmt: skip
         running = asyncio.ensure_future(daemon.run(stop))
         await until(lambda: "failed" in review_state(b, digest), "it fails")
         other = Key("local", Ref("Model", "default", "llama"))
